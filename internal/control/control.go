@@ -1,0 +1,329 @@
+// Package control is the protocol between keyfob and keyfobd: its wire types
+// and the client. It imports nothing of ours, and neither the AWS SDK, a
+// keyring, nor net/http, because keyfob must start fast.
+//
+// One JSON object a line each way. A client writes its Hello and its Request
+// in one write and need not wait between them; the daemon writes its Hello
+// first, then Events while something waits, then one Reply. A connection
+// may carry further Requests after a Reply. Lines are at most MaxLine bytes.
+package control
+
+import "encoding/json"
+
+// Version is the version of the protocol. A daemon answers a Hello of
+// another major version with its own Hello and a Reply with CodeProtocol,
+// then closes.
+const Version = 1
+
+// MaxLine bounds one line each way, in bytes.
+const MaxLine = 1 << 20
+
+// Hello is the first line in each direction.
+type Hello struct {
+	Keyfob  int    `json:"keyfob"`            // protocol version: the first key on the wire
+	Version string `json:"version,omitempty"` // of the program
+	PID     int    `json:"pid,omitempty"`     // daemon only
+}
+
+// Request is one call.
+type Request struct {
+	ID     int             `json:"id"`
+	Method string          `json:"method"`
+	Params json.RawMessage `json:"params,omitempty"`
+}
+
+// Reply ends a call: a Result or an Error.
+type Reply struct {
+	ID     int             `json:"id"`
+	Result json.RawMessage `json:"result,omitempty"`
+	Error  *Error          `json:"error,omitempty"`
+}
+
+// Event is what a daemon says while a call waits. It has an "event" member
+// where a Reply has "result" or "error".
+type Event struct {
+	ID     int     `json:"id"`
+	Event  string  `json:"event"` // EventPrompt, EventNotice
+	Prompt *Prompt `json:"prompt,omitempty"`
+	Notice string  `json:"notice,omitempty"`
+}
+
+// The kinds of Event.
+const (
+	EventPrompt = "prompt" // answer it with an Answer line
+	EventNotice = "notice" // a line for standard error
+)
+
+// Prompt is a question to the person behind the client.
+type Prompt struct {
+	Interaction string `json:"interaction"` // its id, as in Status
+	Kind        string `json:"kind"`        // "mfa", …
+	Profile     string `json:"profile"`
+	Serial      string `json:"serial,omitempty"`
+	Text        string `json:"text"`
+	Error       string `json:"error,omitempty"` // why the last answer was not taken
+}
+
+// Answer is the client's line after a Prompt: a Value, or Refused.
+type Answer struct {
+	ID          int    `json:"id"`
+	Interaction string `json:"interaction"`
+	Value       string `json:"value,omitempty"` // secret: never logged
+	Refused     bool   `json:"refused,omitempty"`
+}
+
+// Code classifies an Error; the client makes its exit code of it.
+type Code string
+
+// The codes.
+const (
+	CodeFailed         Code = "failed"               // exit 1
+	CodeUnknownProfile Code = "unknown-profile"      // exit 1
+	CodeUnavailable    Code = "unavailable"          // exit 1
+	CodeProtocol       Code = "protocol"             // exit 1
+	CodeUsage          Code = "usage"                // exit 2
+	CodeInteraction    Code = "needs-person"         // exit 3
+	CodeDenied         Code = "denied"               // exit 4
+	CodeExists         Code = "exists"               // exit 1: --force replaces it
+	CodeMismatch       Code = "environment-mismatch" // exit 1
+)
+
+// Error is a failure in words for a person: Message reads "cannot …" without
+// the program's name, Hint is the rest of a line after "hint: ".
+type Error struct {
+	Code    Code   `json:"code"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// The methods, each with its Params and Result type.
+const (
+	MethodCredentials = "credentials"  // CredentialsParams -> CredentialsResult
+	MethodAdd         = "add"          // AddParams -> AddResult
+	MethodRemove      = "remove"       // ProfileParams -> Empty
+	MethodList        = "list"         // Empty -> ListResult
+	MethodExplain     = "explain"      // ProfileParams -> ExplainResult
+	MethodStatus      = "status"       // Empty -> StatusResult
+	MethodLogin       = "login"        // LoginParams -> LoginResult
+	MethodLogout      = "logout"       // ProfileParams -> Empty
+	MethodLock        = "lock"         // Empty -> Empty
+	MethodUnlock      = "unlock"       // UnlockParams -> Empty
+	MethodGrantAdd    = "grant-add"    // GrantParams -> GrantResult
+	MethodGrantList   = "grant-list"   // Empty -> GrantListResult
+	MethodGrantRemove = "grant-remove" // GrantRemoveParams -> Empty
+	MethodStop        = "stop"         // Empty -> Empty, then the daemon ends
+	MethodReload      = "reload"       // Empty -> Empty
+	MethodVersion     = "version"      // Empty -> VersionResult
+)
+
+// Empty is the Params or Result of a method that has none.
+type Empty struct{}
+
+// Context is what every call that resolves a profile tells of its caller's
+// environment (CONTRACT.md §2): no secret, and nothing that the daemon
+// obeys except the profile's name and the region.
+type Context struct {
+	Profile    string            `json:"profile,omitempty"`     // as the client resolved it
+	Named      bool              `json:"named,omitempty"`       // by P or --profile
+	ProfileVar string            `json:"profile_var,omitempty"` // "AWS_PROFILE", "AWS_DEFAULT_PROFILE" where it came from there
+	Region     string            `json:"region,omitempty"`      // by --region
+	RegionEnv  string            `json:"region_env,omitempty"`  // AWS_REGION or AWS_DEFAULT_REGION of the caller
+	RegionVar  string            `json:"region_var,omitempty"`  // which of the two
+	RoleARN    string            `json:"role_arn,omitempty"`    // by --role-arn
+	Env        map[string]string `json:"env,omitempty"`         // AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE (absolute), AWS_ENDPOINT_URL*, AWS_CA_BUNDLE, AWS_ACCESS_KEY_ID, where set
+	MayAsk     bool              `json:"may_ask,omitempty"`     // the client can prompt
+}
+
+// CredentialsParams asks for credentials.
+type CredentialsParams struct {
+	Context
+	Via string `json:"via,omitempty"` // "credential-process" (default), "exec", "env"
+}
+
+// CredentialsResult is the credential_process document, with the six fields
+// of the AWS SDK's process credential provider, empty ones left out, and in
+// this order. The daemon writes it as it is printed.
+type CredentialsResult struct {
+	Version         int    `json:"Version"`
+	AccessKeyID     string `json:"AccessKeyId"`
+	SecretAccessKey string `json:"SecretAccessKey"`
+	SessionToken    string `json:"SessionToken,omitempty"`
+	Expiration      string `json:"Expiration,omitempty"`
+	AccountID       string `json:"AccountId,omitempty"`
+}
+
+// AddParams stores a key pair in the vault.
+type AddParams struct {
+	Profile         string `json:"profile"`
+	AccessKeyID     string `json:"access_key_id"`
+	SecretAccessKey string `json:"secret_access_key"`
+	Force           bool   `json:"force,omitempty"`
+	AllowRoot       bool   `json:"allow_root,omitempty"`
+}
+
+// AddResult says what was stored.
+type AddResult struct {
+	Checked   bool   `json:"checked"` // GetCallerIdentity succeeded
+	ARN       string `json:"arn,omitempty"`
+	AccountID string `json:"account_id,omitempty"`
+	Warning   string `json:"warning,omitempty"` // why it is unchecked; a keyring that forgets
+}
+
+// ProfileParams names a profile.
+type ProfileParams struct {
+	Context
+}
+
+// LoginParams signs in.
+type LoginParams struct {
+	Context
+	Force bool   `json:"force,omitempty"`
+	Code  string `json:"code,omitempty"` // an MFA code given ahead; else it is prompted for
+}
+
+// LoginResult says how long the session lasts.
+type LoginResult struct {
+	Profile    string `json:"profile"`
+	Already    bool   `json:"already,omitempty"` // a valid session was there
+	AccountID  string `json:"account_id,omitempty"`
+	Expiration string `json:"expiration,omitempty"`
+}
+
+// UnlockParams opens the vault; Passphrase is empty where a keyring holds
+// the master key.
+type UnlockParams struct {
+	Passphrase string `json:"passphrase,omitempty"`
+}
+
+// GrantParams makes a grant for the container endpoint.
+type GrantParams struct {
+	Context
+	Profiles  []string `json:"profiles"`
+	Expires   int64    `json:"expires,omitempty"` // seconds from now, 0 for never
+	Note      string   `json:"note,omitempty"`
+	TokenFile string   `json:"token_file,omitempty"` // absolute; chosen by the daemon when empty
+	ForExec   bool     `json:"for_exec,omitempty"`   // revoked when the process ExecPID ends
+	ExecPID   int      `json:"exec_pid,omitempty"`
+	AnyUser   bool     `json:"any_user,omitempty"`
+	Relative  bool     `json:"relative,omitempty"`
+}
+
+// GrantResult is a grant as its creator sees it. The token stands in
+// TokenFile alone.
+type GrantResult struct {
+	ID          string   `json:"id"`
+	Profiles    []string `json:"profiles"`
+	URL         string   `json:"url"`
+	RelativeURI string   `json:"relative_uri,omitempty"`
+	TokenFile   string   `json:"token_file,omitempty"`
+	Expires     string   `json:"expires,omitempty"`
+	Note        string   `json:"note,omitempty"`
+	Region      string   `json:"region,omitempty"` // of the first profile
+	// Settings are the first profile's other settings, credentials left
+	// out, for the private config file of exec: lines of the AWS grammar.
+	Settings string `json:"settings,omitempty"`
+}
+
+// GrantListResult lists the grants.
+type GrantListResult struct {
+	Grants []GrantResult `json:"grants"`
+}
+
+// GrantRemoveParams names a grant.
+type GrantRemoveParams struct {
+	ID string `json:"id"`
+}
+
+// VersionResult is the daemon's version.
+type VersionResult struct {
+	Version  string `json:"version"`
+	Protocol int    `json:"protocol"`
+	PID      int    `json:"pid"`
+	OnDemand bool   `json:"on_demand"`
+	Exe      string `json:"exe"`
+}
+
+// Origin is where a value stands (CONTRACT.md §3).
+type Origin struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+	File string `json:"file,omitempty"`
+	Line int    `json:"line,omitempty"`
+}
+
+// ListResult is `keyfob list --json`.
+type ListResult struct {
+	Profiles []ListEntry `json:"profiles"`
+}
+
+// ListEntry is one profile of the files or the vault.
+type ListEntry struct {
+	Name    string       `json:"name"`
+	Origins []Origin     `json:"origins"`
+	Source  string       `json:"source"` // kind of the base of its chain, "" where it does not work
+	Account string       `json:"account,omitempty"`
+	Session *ListSession `json:"session,omitempty"`
+	Error   string       `json:"error,omitempty"`
+}
+
+// ListSession is the state of a profile's session.
+type ListSession struct {
+	AccessKeyID string `json:"access_key_id"`
+	Expiration  string `json:"expiration"`
+}
+
+// ExplainResult is `keyfob explain --json`, written by package profiles.
+type ExplainResult = json.RawMessage
+
+// StatusResult is `keyfob status --json`.
+type StatusResult struct {
+	Version       string              `json:"version"`
+	PID           int                 `json:"pid"`
+	UptimeSeconds int64               `json:"uptime_seconds"`
+	Keystore      KeystoreStatus      `json:"keystore"`
+	Endpoints     []EndpointStatus    `json:"endpoints"`
+	Sessions      []SessionStatus     `json:"sessions"`
+	Interactions  []InteractionStatus `json:"interactions"`
+	ReloadError   string              `json:"reload_error,omitempty"`
+	Warnings      []string            `json:"warnings"`
+}
+
+// KeystoreStatus is the state of the vault.
+type KeystoreStatus struct {
+	Backend string `json:"backend"`
+	Locked  bool   `json:"locked"`
+	Error   string `json:"error,omitempty"`
+}
+
+// EndpointStatus is one listener.
+type EndpointStatus struct {
+	Kind    string `json:"kind"`
+	Listen  string `json:"listen"`
+	Profile string `json:"profile,omitempty"`
+}
+
+// SessionStatus is one active profile. Times are RFC 3339, UTC.
+type SessionStatus struct {
+	Profile     string `json:"profile"`
+	AccessKeyID string `json:"access_key_id"`
+	AccountID   string `json:"account_id"`
+	Expiration  string `json:"expiration"`
+	NextRefresh string `json:"next_refresh"`
+	LastError   string `json:"last_error,omitempty"`
+	Callers     int    `json:"callers"`
+	Certificate string `json:"certificate,omitempty"`
+}
+
+// InteractionStatus is a question that waits for a person.
+type InteractionStatus struct {
+	ID       string `json:"id"`
+	Kind     string `json:"kind"`
+	Profile  string `json:"profile"`
+	URL      string `json:"url,omitempty"`
+	UserCode string `json:"user_code,omitempty"`
+	Since    string `json:"since"`
+	Expires  string `json:"expires"`
+	Waiting  int    `json:"waiting"`
+}

@@ -1,0 +1,3 @@
+// Package service installs, starts and removes keyfobd as a service of the
+// operating system.
+package service

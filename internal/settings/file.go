@@ -1,0 +1,157 @@
+package settings
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// fileSettings is config.toml. P is what `profile` is in it: the name of the
+// default profile, or the rules of [[profile]]; TOML lets a file have one of
+// the two. Whoever needs both names the default profile by default_profile.
+type fileSettings[P any] struct {
+	DataDir        string `toml:"data_dir"`
+	Socket         string `toml:"socket"`
+	Profile        P      `toml:"profile"`
+	DefaultProfile string `toml:"default_profile"`
+	ProfilesFile   string `toml:"profiles_file"`
+	Interactive    string `toml:"interactive"`
+	SignInTimeout  string `toml:"signin_timeout"`
+	ProcessTimeout string `toml:"process_timeout"`
+	IdleExit       string `toml:"idle_exit"`
+	ShareSSOCache  bool   `toml:"share_sso_cache"`
+	AWS            struct {
+		ConfigFile      string `toml:"config_file"`
+		CredentialsFile string `toml:"credentials_file"`
+	} `toml:"aws"`
+	Keystore struct {
+		Backend        string `toml:"backend"`
+		PassphraseFile string `toml:"passphrase_file"`
+	} `toml:"keystore"`
+	Console struct {
+		FederationEndpoint string `toml:"federation_endpoint"`
+	} `toml:"console"`
+	Browser struct {
+		Headless bool     `toml:"headless"`
+		Args     []string `toml:"args"`
+	} `toml:"browser"`
+	Log struct {
+		Level  string `toml:"level"`
+		Format string `toml:"format"`
+	} `toml:"log"`
+	Endpoint []fileEndpoint `toml:"endpoint"`
+}
+
+type fileEndpoint struct {
+	Kind              string   `toml:"kind"`
+	Listen            string   `toml:"listen"`
+	Profile           string   `toml:"profile"`
+	Hosts             []string `toml:"hosts"`
+	IMDSv1            bool     `toml:"imdsv1"`
+	AllowUsers        []string `toml:"allow_users"`
+	AllowPrograms     []string `toml:"allow_programs"`
+	AllowUnidentified bool     `toml:"allow_unidentified"`
+}
+
+type fileProfileRule struct {
+	Name          string   `toml:"name"`
+	AllowUsers    []string `toml:"allow_users"`
+	AllowPrograms []string `toml:"allow_programs"`
+}
+
+// readSettings is fileSettings with its two forms made one.
+type readSettings struct {
+	fileSettings[any]
+	profile string
+	rules   []ProfileRule
+}
+
+// readFile reads config.toml; a missing one is no error.
+func readFile(path string) (readSettings, bool, error) {
+	var r readSettings
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return r, false, nil
+	}
+	if err != nil {
+		return r, false, &Error{Message: fmt.Sprintf("cannot read the settings file: %v", err)}
+	}
+	var form struct {
+		Profile any `toml:"profile"`
+	}
+	if err := toml.Unmarshal(b, &form); err != nil {
+		return r, false, fileError(path, err)
+	}
+	if _, isRules := form.Profile.([]any); isRules {
+		var f fileSettings[[]fileProfileRule]
+		if err := strict(path, b, &f); err != nil {
+			return r, false, err
+		}
+		r.fileSettings = common(f)
+		for _, rule := range f.Profile {
+			if rule.Name == "" {
+				return r, false, &Error{File: path, Message: "a [[profile]] has no name"}
+			}
+			r.rules = append(r.rules, ProfileRule(rule))
+		}
+	} else {
+		var f fileSettings[string]
+		if err := strict(path, b, &f); err != nil {
+			return r, false, err
+		}
+		r.fileSettings = common(f)
+		r.profile = f.Profile
+	}
+	if r.DefaultProfile != "" {
+		r.profile = r.DefaultProfile
+	}
+	for _, e := range r.Endpoint {
+		if e.Kind != "imds" && e.Kind != "container" {
+			return r, false, &Error{File: path, Message: fmt.Sprintf("an [[endpoint]] has the kind %q", e.Kind), Help: `kind = "imds" or kind = "container"`}
+		}
+		if e.Listen == "" {
+			return r, false, &Error{File: path, Message: "an [[endpoint]] has no listen address"}
+		}
+		if e.Kind == "container" && (e.Profile != "" || e.IMDSv1) {
+			return r, false, &Error{File: path, Message: "a container endpoint takes neither profile nor imdsv1: grants open it"}
+		}
+	}
+	return r, true, nil
+}
+
+func common[P any](f fileSettings[P]) fileSettings[any] {
+	return fileSettings[any]{DataDir: f.DataDir, Socket: f.Socket, DefaultProfile: f.DefaultProfile, ProfilesFile: f.ProfilesFile,
+		Interactive: f.Interactive, SignInTimeout: f.SignInTimeout, ProcessTimeout: f.ProcessTimeout, IdleExit: f.IdleExit,
+		ShareSSOCache: f.ShareSSOCache, AWS: f.AWS, Keystore: f.Keystore, Console: f.Console, Browser: f.Browser, Log: f.Log, Endpoint: f.Endpoint}
+}
+
+func strict(path string, b []byte, to any) error {
+	d := toml.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	return fileError(path, d.Decode(to))
+}
+
+// fileError names the line; the decoder's own text can hold the value of a
+// setting, so only its first line is kept.
+func fileError(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var missing *toml.StrictMissingError
+	if errors.As(err, &missing) && len(missing.Errors) > 0 {
+		e := missing.Errors[0]
+		row, _ := e.Position()
+		return &Error{File: path, Line: row, Message: fmt.Sprintf("there is no setting %q", strings.Join(e.Key(), ".")),
+			Help: "see docs/settings.md for the settings of this version"}
+	}
+	var dec *toml.DecodeError
+	if errors.As(err, &dec) {
+		row, _ := dec.Position()
+		return &Error{File: path, Line: row, Message: strings.TrimPrefix(dec.Error(), "toml: ")}
+	}
+	return &Error{File: path, Message: strings.SplitN(err.Error(), "\n", 2)[0]}
+}

@@ -1,0 +1,2 @@
+// Package rolesanywhere is the source for IAM Roles Anywhere.
+package rolesanywhere

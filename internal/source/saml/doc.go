@@ -1,0 +1,2 @@
+// Package saml is the source for AssumeRoleWithSAML.
+package saml
