@@ -64,6 +64,8 @@ type Setting struct {
 	Value   string   `json:"value"`
 	Origin  Origin   `json:"origin"`
 	Shadows []Shadow `json:"shadows"`
+	// Skipped says why a credential_process is no link, "" otherwise.
+	Skipped string `json:"skipped,omitempty"`
 }
 
 // Link is one step of a chain: what it is, whose section it comes from, and

@@ -1,21 +1,52 @@
 // Package peer says who is at the other end of a connection: which user,
 // which process, which program. It asks the kernel, never the peer.
+//
+// What it says of the user is a fact. What it says of the program is a guard
+// rail and a record, not a boundary: programs of one user can trace, preload
+// and impersonate one another, and a port forwarder (ssh -L, a rootless
+// container's relay) arrives as the user who runs it.
 package peer
 
-import "errors"
+import (
+	"context"
+	"errors"
+	"fmt"
+)
 
 // ErrUnidentified means that the kernel would not say who the peer is, or
 // that the peer lives in another user, pid or mount namespace. Callers treat
 // it as nobody.
 var ErrUnidentified = errors.New("cannot tell who is calling")
 
-// Caller is who asks. The zero value is nobody and gets nothing.
+// ErrNoProgram means that the user is known and the program is not: it runs
+// as another user and this process may not look, or it has ended. A rule
+// that wants a program says no.
+var ErrNoProgram = errors.New("cannot tell which program is calling")
+
+// The values of Caller.Via.
+const (
+	ViaUnix = "unix" // a Unix socket
+	ViaTCP  = "tcp"  // a TCP connection within this machine
+	ViaPipe = "pipe" // a named pipe of Windows
+)
+
+// Caller is who asks. The zero value is nobody and gets nothing. It is taken
+// once per connection, by Resolver.Of, and copied freely.
 type Caller struct {
 	UID    string   // decimal user id, or a Windows SID; "" is nobody
-	PID    int      // 0 where it is not known
+	PID    int      // 0 where it is not known, always for a TCP peer on Linux
+	Start  uint64   // when PID started, as in Process; 0 where it is not known
 	Exe    string   // the program's file, "" where it is not known
 	Via    string   // "unix", "tcp" or "pipe"
 	Parent *Process // the program that started keyfob, on the control socket
+	// Terminal names the controlling terminal of PID within this machine,
+	// "" where there is none or it is not known: two callers with the same
+	// one share a screen, so that one prompt is enough for both.
+	Terminal string
+
+	// search finds the program of a TCP peer when it is first wanted; nil
+	// where there is nothing more to find.
+	search *search
 }
 
 // Identified reports whether the user is known.
@@ -25,5 +56,46 @@ func (c Caller) Identified() bool { return c.UID != "" }
 type Process struct {
 	PID   int
 	Start uint64 // start time in the kernel's unit (Linux: clock ticks since boot)
-	Exe   string
+	Exe   string // the program's file, "" where it is not known
+}
+
+// Program returns the process that the rules and the audit speak of: on the
+// control socket the parent of the process at the other end (which is
+// keyfob), elsewhere that process itself.
+//
+// For a TCP peer on Linux the first call searches /proc for the owner of the
+// socket, which can take milliseconds where there are many processes (it gives
+// up after two seconds);
+// the answer is kept for the connection. So only what needs the program
+// calls it.
+//
+// Errors: ErrUnidentified when the process turns out to live in another
+// user, pid or mount namespace (such a caller is nobody, whatever UID says);
+// ErrNoProgram when it can't be found or its file can't be read; the
+// context's error when that ends first.
+func (c Caller) Program(ctx context.Context) (Process, error) {
+	var p Process
+	switch {
+	case c.Via == ViaUnix || c.Via == ViaPipe:
+		if c.Parent == nil {
+			return Process{}, ErrNoProgram
+		}
+		p = *c.Parent
+	case c.search != nil:
+		var err error
+		if p, err = c.search.do(ctx); err != nil {
+			return Process{}, err
+		}
+	default:
+		p = Process{PID: c.PID, Start: c.Start, Exe: c.Exe}
+	}
+	if p.Exe == "" {
+		return Process{}, ErrNoProgram
+	}
+	return p, nil
+}
+
+// unidentified is ErrUnidentified with the reason, for the log.
+func unidentified(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrUnidentified, fmt.Errorf(format, args...))
 }

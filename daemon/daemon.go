@@ -1,0 +1,350 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+
+	"keyfob/internal/access"
+	"keyfob/internal/awsclient"
+	"keyfob/internal/broker"
+	"keyfob/internal/cred"
+	"keyfob/internal/interact"
+	"keyfob/internal/logging"
+	"keyfob/internal/peer"
+	"keyfob/internal/settings"
+	"keyfob/keystore"
+	"keyfob/profiles"
+)
+
+// Options is what a daemon is made of.
+type Options struct {
+	Settings *settings.Settings
+	Flags    settings.Flags // as given, for a reload
+	Version  string
+	OnDemand bool     // end after Settings.IdleExit without callers
+	Env      []string // KEY=value, the environment that counts as the daemon's
+	Log      *logrus.Logger
+	Ready    func() // called once every listener accepts
+}
+
+// Run serves until ctx ends or a client asks it to stop, and returns after
+// joining everything that it started. An error names what could not be
+// started: a socket, an address, the data directory.
+func Run(ctx context.Context, opt Options) error {
+	if err := harden(); err != nil {
+		return err
+	}
+	d, err := newDaemon(opt)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	return d.run(ctx)
+}
+
+// daemon is one running keyfobd.
+type daemon struct {
+	opt     Options
+	s       *settings.Settings
+	log     *logrus.Entry
+	env     map[string]string
+	started time.Time
+	uid     string
+
+	socket *controlSocket
+	vault  *keystore.Vault
+	store  *startingStore // the vault, for whoever must wait for the first unlock
+	broker *broker.Broker
+	queue  *interact.Queue
+	grants *access.Grants
+	peers  *peer.Resolver
+	pool   *awsclient.Pool // connections to AWS
+	tokens atomic.Pointer[access.Tokens]
+	rules  atomic.Pointer[access.RuleSet]
+	skew   atomic.Int64 // AWS's clock minus ours in nanoseconds, as last told
+
+	endpoints []*endpoint
+	exec      execEndpoint
+	issued    issuedKeys
+
+	lockedByHand atomic.Bool        // `keyfob lock`: nothing is handed out
+	withoutEnv   *settings.Settings // the settings without AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE
+
+	group    *errgroup.Group
+	life     context.Context // of the group
+	stop     context.CancelCauseFunc
+	calls    atomic.Uint64 // requests of any kind, for idle exit
+	conns    connections
+	firstTry chan struct{} // closed when the first unlock was tried
+
+	// mu guards the files' state: one reload at a time.
+	mu        sync.Mutex
+	files     *profiles.Set
+	stamps    []stamp
+	reloadErr error
+}
+
+// errStopped is the cause of an end that a client asked for.
+var errStopped = errors.New("stopped by a client")
+
+// errIdle is the cause of an on-demand daemon's own end.
+var errIdle = errors.New("nobody has asked for a while")
+
+func newDaemon(opt Options) (_ *daemon, err error) {
+	d := &daemon{
+		opt:      opt,
+		s:        opt.Settings,
+		log:      logrus.NewEntry(opt.Log),
+		env:      environment(opt.Env),
+		started:  time.Now(),
+		uid:      peer.Self(),
+		firstTry: make(chan struct{}),
+	}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	without := maps.Clone(d.env)
+	delete(without, "AWS_CONFIG_FILE")
+	delete(without, "AWS_SHARED_CREDENTIALS_FILE")
+	if d.withoutEnv, err = settings.Load(opt.Flags, func(name string) string { return without[name] }); err != nil {
+		return nil, err
+	}
+	if d.uid == "" {
+		return nil, errors.New("cannot tell which user this daemon runs as")
+	}
+	if err := checkDataDir(d.s.DataDir); err != nil {
+		return nil, err
+	}
+	if d.socket, err = listenControl(d.s.Socket); err != nil {
+		return nil, err
+	}
+	d.vault, err = keystore.Open(keystore.Config{
+		Dir:            filepath.Join(d.s.DataDir, "vault"),
+		Backend:        d.s.Keystore,
+		PassphraseFile: d.s.PassphraseFile,
+		Passphrase:     cred.NewSecret(d.s.RevealPassphrase()),
+		Log:            d.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.store = &startingStore{Vault: d.vault, first: d.firstTry}
+	d.peers = peer.NewResolver()
+	d.pool = awsclient.NewPool(awsclient.PoolConfig{})
+	if err := d.temporaryTokens(); err != nil {
+		return nil, err
+	}
+	if err := d.bindEndpoints(); err != nil {
+		return nil, err
+	}
+	rules, err := newRules(d.s, d.endpoints)
+	if err != nil {
+		return nil, err
+	}
+	d.rules.Store(rules)
+	d.queue = interact.NewQueue(interact.Config{Expiry: d.s.SignInTimeout, Log: d.log})
+	d.grants = access.OpenGrants(d.store, filepath.Join(d.s.DataDir, "grants"))
+	d.broker = broker.New(broker.Config{
+		Sources:       (*sources)(d),
+		Store:         d.store,
+		Asker:         d.queue,
+		Rules:         rules,
+		SigninTimeout: d.s.SignInTimeout,
+		Log:           d.log,
+	})
+	d.makeServers()
+	d.loadProfiles()
+	return d, nil
+}
+
+// close frees what newDaemon opened; run has ended by then.
+func (d *daemon) close() {
+	for _, e := range d.endpoints {
+		_ = e.listener.Close()
+	}
+	if d.vault != nil {
+		_ = d.vault.Close()
+	}
+	if d.pool != nil {
+		d.pool.CloseIdle()
+	}
+	if d.peers != nil {
+		_ = d.peers.Close()
+	}
+	if d.socket != nil {
+		d.socket.Release()
+	}
+}
+
+func (d *daemon) run(ctx context.Context) error {
+	ctx, d.stop = context.WithCancelCause(ctx)
+	defer d.stop(nil)
+	var gctx context.Context
+	d.group, gctx = errgroup.WithContext(ctx)
+	d.life = gctx
+	d.group.Go(func() error { return d.broker.Run(gctx) })
+	for _, e := range d.endpoints {
+		d.group.Go(func() error { return e.server.Run(gctx) })
+	}
+	d.group.Go(func() error { return d.serveControl(gctx) })
+	d.group.Go(func() error { d.firstUnlock(gctx); return nil })
+	d.group.Go(func() error { return d.keepHouse(gctx) })
+	d.group.Go(func() error { return d.reloadOnSignal(gctx) })
+
+	d.log.WithFields(logrus.Fields{logging.Version: d.opt.Version, logging.Socket: d.s.Socket, logging.Backend: d.s.Keystore}).Info("keyfobd is ready")
+	if d.opt.Ready != nil {
+		d.opt.Ready()
+	}
+	err := d.group.Wait()
+	switch cause := context.Cause(ctx); {
+	case errors.Is(err, context.Canceled), errors.Is(err, errStopped), errors.Is(err, errIdle):
+		err = nil
+		fallthrough
+	case err == nil:
+		d.log.WithField(logging.Reason, fmt.Sprint(cause)).Info("keyfobd ended")
+	default:
+		d.log.WithError(err).Error("keyfobd ended")
+	}
+	return err
+}
+
+// keepHouse looks once a minute at what no event tells: an on-demand daemon
+// that nobody needs, grants whose program has ended, a keyring that is back.
+func (d *daemon) keepHouse(ctx context.Context) error {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	last, since := d.calls.Load(), time.Now().Round(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		d.pruneGrants(ctx)
+		d.retryUnlock(ctx)
+		if n := d.calls.Load(); n != last || d.hasExecGrants() {
+			last, since = n, time.Now().Round(0)
+		}
+		if d.opt.OnDemand && time.Now().Round(0).Sub(since) >= d.s.IdleExit {
+			d.stop(errIdle)
+		}
+	}
+}
+
+// checkDataDir makes the data directory, or refuses one that others can
+// enter.
+func checkDataDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("cannot make the data directory: %w", err)
+	}
+	st, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("cannot use the data directory: %w", err)
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("cannot use the data directory %s: it is no directory", dir)
+	}
+	return checkPrivate(dir, st)
+}
+
+// besideSelf finds a program of ours next to this one.
+func besideSelf(name string) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("cannot find %s: %w", name, err)
+	}
+	if real, err := filepath.EvalSymlinks(self); err == nil {
+		self = real
+	}
+	p := filepath.Join(filepath.Dir(self), name+exeSuffix)
+	if _, err := os.Stat(p); err != nil {
+		return "", fmt.Errorf("cannot find %s beside %s: %w", name, self, err)
+	}
+	return p, nil
+}
+
+// newRules makes the rules of access from the settings. A rule is found by
+// the address of its listener, which for a port of 0 is known only when it
+// is bound: bound are the listeners in the order of the settings, nil where
+// the rules are only checked.
+func newRules(s *settings.Settings, bound []*endpoint) (*access.RuleSet, error) {
+	cfg := access.RulesConfig{Owner: peer.Self()}
+	for i, e := range s.Endpoints {
+		listen := e.Listen
+		if i < len(bound) {
+			listen = bound[i].listener.Addr().String()
+		}
+		cfg.Endpoints = append(cfg.Endpoints, access.EndpointRule{Kind: e.Kind, Listen: listen, Profile: e.Profile,
+			AllowUsers: e.AllowUsers, AllowPrograms: e.AllowPrograms, AllowUnidentified: e.AllowUnidentified})
+	}
+	for _, r := range s.ProfileRules {
+		cfg.Profiles = append(cfg.Profiles, access.ProfileRule{Name: r.Name, AllowUsers: r.AllowUsers, AllowPrograms: r.AllowPrograms})
+	}
+	return access.NewRules(cfg)
+}
+
+// setRules swaps the rules everywhere.
+func (d *daemon) setRules(r *access.RuleSet) {
+	d.rules.Store(r)
+	d.broker.SetRules(r)
+}
+
+// check judges a caller by the current rules.
+func (d *daemon) check(c peer.Caller, profile string, via cred.Endpoint) error {
+	return d.rules.Load().Check(c, profile, via)
+}
+
+// checkGrant judges the caller of a grant by the current rules.
+func (d *daemon) checkGrant(c peer.Caller, g *access.Grant, profile string, via cred.Endpoint) error {
+	return d.rules.Load().CheckGrant(c, g, profile, via)
+}
+
+// issuedKeys remembers the ids of keys that were handed out, so that a
+// caller whose environment has one of them is known to use ours.
+type issuedKeys struct {
+	mu  sync.Mutex // guards ids and ring
+	ids map[string]struct{}
+	// ring bounds the memory: the oldest id leaves first.
+	ring []string
+	next int
+}
+
+const issuedKept = 4096
+
+func (k *issuedKeys) add(id string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, known := k.ids[id]; known {
+		return
+	}
+	if k.ids == nil {
+		k.ids = map[string]struct{}{}
+	}
+	if len(k.ring) < issuedKept {
+		k.ring = append(k.ring, id)
+	} else {
+		delete(k.ids, k.ring[k.next])
+		k.ring[k.next] = id
+		k.next = (k.next + 1) % issuedKept
+	}
+	k.ids[id] = struct{}{}
+}
+
+func (k *issuedKeys) has(id string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, known := k.ids[id]
+	return known
+}

@@ -1,0 +1,65 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"keyfob/internal/control"
+	"keyfob/internal/cred"
+	"keyfob/keystore"
+)
+
+// wireError is the one place where an error becomes words and a code for
+// the command. what completes "cannot …" where the error's own text does
+// not begin so.
+func (d *daemon) wireError(err error, what string) *control.Error {
+	var ready *control.Error
+	if errors.As(err, &ready) {
+		return ready
+	}
+	e := &control.Error{Code: control.CodeFailed, Message: sentence(err, what), Hint: hintOf(err)}
+	var person *cred.InteractionError
+	switch {
+	case errors.Is(err, cred.ErrDenied):
+		// One text for a known and an unknown profile: whoever is refused
+		// learns nothing.
+		e.Code, e.Message, e.Hint = control.CodeDenied, "cannot "+what+": denied", "the log of keyfobd says why"
+	case errors.As(err, &person):
+		e.Code = control.CodeInteraction
+	case errors.Is(err, keystore.ErrWrongPassphrase):
+		e.Code, e.Hint = control.CodeInteraction, "keyfob unlock"
+	case errors.Is(err, cred.ErrLocked), errors.Is(err, keystore.ErrNoKeyring), errors.Is(err, keystore.ErrKeyringLocked),
+		errors.Is(err, keystore.ErrDismissed), errors.Is(err, keystore.ErrTimeout):
+		e.Code = control.CodeInteraction
+		if st := d.vault.Status(); errors.Is(err, cred.ErrLocked) && st.Err != nil {
+			e.Message = "cannot " + what + ": " + strings.TrimPrefix(sentence(st.Err, "open the vault"), "cannot ")
+			e.Hint = hintOf(st.Err)
+		}
+		if e.Hint == "" {
+			e.Hint = "keyfob unlock"
+		}
+	case errors.Is(err, cred.ErrUnknownProfile):
+		e.Code = control.CodeUnknownProfile
+	case errors.Is(err, context.DeadlineExceeded):
+		e.Code, e.Message = control.CodeUnavailable, "cannot "+what+": there was no answer in time"
+		if e.Hint == "" {
+			e.Hint = "keyfob status shows the last error"
+		}
+	case errors.Is(err, cred.ErrUnavailable):
+		e.Code = control.CodeUnavailable
+	}
+	return e
+}
+
+// sentence is err's text as one line that begins with "cannot".
+func sentence(err error, what string) string {
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	if !strings.HasPrefix(text, "cannot ") {
+		text = fmt.Sprintf("cannot %s: %s", what, text)
+	}
+	return text
+}
+
+func trimCannot(text string) string { return strings.TrimPrefix(text, "cannot ") }

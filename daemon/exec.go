@@ -1,0 +1,247 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"keyfob/internal/access"
+	"keyfob/internal/control"
+	"keyfob/internal/cred"
+	"keyfob/internal/logging"
+	"keyfob/internal/peer"
+)
+
+// execEndpoint is the container endpoint for exec where the settings name
+// none: a port of 127.0.0.1, opened when the first grant needs it and kept
+// over restarts, because programs that run for days hold its address.
+type execEndpoint struct {
+	mu       sync.Mutex // guards listener
+	listener net.Listener
+}
+
+// start opens the endpoint if it is not open and returns its address. The
+// server belongs to the daemon's group.
+func (x *execEndpoint) start(d *daemon) (string, error) {
+	for _, e := range d.endpoints {
+		if e.settings.Kind == cred.ViaContainer {
+			return e.listener.Addr().String(), nil
+		}
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.listener != nil {
+		return x.listener.Addr().String(), nil
+	}
+	kept := d.keptPort()
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(kept)))
+	if err != nil && kept != 0 {
+		if d.hasExecGrants() {
+			return "", cannotListen(cred.ViaContainer, net.JoinHostPort("127.0.0.1", strconv.Itoa(kept)), err)
+		}
+		l, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	if err != nil {
+		return "", cannotListen(cred.ViaContainer, "127.0.0.1:0", err)
+	}
+	if err := d.keepPort(l.Addr().(*net.TCPAddr).Port); err != nil {
+		_ = l.Close()
+		return "", err
+	}
+	server := d.containerServer(l, nil, false, d.log.WithFields(logrus.Fields{logging.Endpoint: cred.ViaContainer + " " + l.Addr().String()}))
+	d.group.Go(func() error { return server.Run(d.life) })
+	x.listener = l
+	return l.Addr().String(), nil
+}
+
+// address is the open endpoint's, "" for none.
+func (x *execEndpoint) address() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.listener == nil {
+		return ""
+	}
+	return x.listener.Addr().String()
+}
+
+func (d *daemon) portFile() string { return filepath.Join(d.s.DataDir, "exec-port") }
+func (d *daemon) execDir() string  { return filepath.Join(d.s.DataDir, "exec") }
+
+// keptPort is the port of the last time, 0 for none.
+func (d *daemon) keptPort() int {
+	b, err := os.ReadFile(d.portFile())
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || n < 1 || n > 65535 {
+		return 0
+	}
+	return n
+}
+
+func (d *daemon) keepPort(port int) error {
+	tmp, err := os.CreateTemp(d.s.DataDir, ".exec-port-*")
+	if err != nil {
+		return fmt.Errorf("cannot keep the port of exec: %w", err)
+	}
+	defer os.Remove(tmp.Name())
+	_, err = fmt.Fprintln(tmp, port)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), d.portFile())
+	}
+	if err != nil {
+		return fmt.Errorf("cannot keep the port of exec: %w", err)
+	}
+	return nil
+}
+
+func (d *daemon) hasExecGrants() bool {
+	for _, g := range d.grants.List() {
+		if g.ExecPID != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// pruneGrants drops the grants of programs that have ended.
+func (d *daemon) pruneGrants(ctx context.Context) {
+	if err := d.grants.PruneExec(ctx, peer.Alive); err != nil {
+		d.log.WithError(err).Warn("cannot drop the grants of ended programs")
+	}
+	if err := d.grants.Prune(ctx); err != nil {
+		d.log.WithError(err).Warn("cannot drop expired grants")
+	}
+}
+
+// grantAdd makes a grant. For exec it first makes sure of credentials, so
+// that a person is asked now and not when the program is under way.
+func (d *daemon) grantAdd(c *call) (any, error) {
+	p, err := decode[control.GrantParams](c)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.checkContext(p.Context); err != nil {
+		return nil, err
+	}
+	d.freshProfiles(c.ctx)
+	r := d.request(c, p.Context, cred.ViaExec)
+	spec := access.GrantSpec{Profiles: p.Profiles, UID: c.caller.Caller.UID, AnyUser: p.AnyUser, Note: p.Note, Relative: p.Relative, TokenFile: p.TokenFile}
+	if len(spec.Profiles) == 0 {
+		spec.Profiles = []string{r.Profile}
+	}
+	if p.Expires > 0 {
+		spec.Expires = time.Now().Add(time.Duration(p.Expires) * time.Second)
+	}
+	out := control.GrantResult{}
+	for i, name := range spec.Profiles {
+		q := d.query(p.Context)
+		q.Profile = name
+		d.mu.Lock()
+		set := d.files
+		d.mu.Unlock()
+		prof, err := set.Resolve(q)
+		if err != nil {
+			return nil, unknownProfile(err)
+		}
+		if i == 0 {
+			out.Region, out.Settings = prof.Region, prof.ConfigLines()
+		}
+	}
+	if p.ForExec {
+		spec.ExecPID = c.caller.Caller.PID
+		spec.RoleARN, spec.Implicit = r.RoleARN, r.Implicit
+		if err := d.sureOf(c, r); err != nil {
+			return nil, about(err, r.Profile)
+		}
+	} else if !d.hasContainerEndpoint() {
+		return nil, &control.Error{Code: control.CodeFailed, Message: "cannot make the grant: there is no container endpoint",
+			Hint: "--container 127.0.0.1:PORT for keyfobd, or an [[endpoint]] with kind = \"container\" in config.toml"}
+	}
+	addr, err := d.exec.start(d)
+	if err != nil {
+		return nil, err
+	}
+	g, _, err := d.grants.Add(c.ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	d.describeGrant(&out, *g, addr)
+	d.log.WithFields(logrus.Fields{logging.Profile: strings.Join(g.Profiles, ","), logging.PID: c.caller.Caller.PID}).Info("grant made")
+	return out, nil
+}
+
+// sureOf gets credentials once, asking the person behind the call where
+// that is allowed.
+func (d *daemon) sureOf(c *call, r cred.Request) error {
+	wait := waitProcess
+	if r.MayAsk {
+		wait = d.s.SignInTimeout
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, wait)
+	defer cancel()
+	defer d.attach(ctx, c, r)()
+	_, err := d.Get(ctx, r)
+	return err
+}
+
+func (d *daemon) hasContainerEndpoint() bool {
+	for _, e := range d.endpoints {
+		if e.settings.Kind == cred.ViaContainer {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *daemon) describeGrant(out *control.GrantResult, g access.Grant, addr string) {
+	out.ID, out.Profiles, out.Note, out.TokenFile, out.Expires = g.ID, g.Profiles, g.Note, g.TokenFile, stampText(g.Expires)
+	out.URL = "http://" + addr + "/v1/credentials/" + url.PathEscape(g.Profiles[0])
+	if g.Relative {
+		out.RelativeURI = "/v2/credentials/" + g.ID
+	}
+}
+
+func (d *daemon) grantList(*call) (any, error) {
+	out := control.GrantListResult{Grants: []control.GrantResult{}}
+	addr := d.exec.address()
+	for _, e := range d.endpoints {
+		if e.settings.Kind == cred.ViaContainer {
+			addr = e.listener.Addr().String()
+			break
+		}
+	}
+	for _, g := range d.grants.List() {
+		var r control.GrantResult
+		d.describeGrant(&r, g, addr)
+		out.Grants = append(out.Grants, r)
+	}
+	return out, nil
+}
+
+func (d *daemon) grantRemove(c *call) (any, error) {
+	p, err := decode[control.GrantRemoveParams](c)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.grants.Remove(c.ctx, p.ID); err != nil {
+		return nil, err
+	}
+	return control.Empty{}, nil
+}

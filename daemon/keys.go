@@ -1,0 +1,181 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"keyfob/internal/control"
+	"keyfob/internal/cred"
+	"keyfob/internal/logging"
+	"keyfob/internal/source/sts"
+	"keyfob/profiles"
+)
+
+// rootRecords marks profiles whose root user's key was allowed by hand.
+const rootRecords = "allow-root/"
+
+// rootAllowed reports whether `add --allow-root` was said for the profile.
+func (d *daemon) rootAllowed(profile string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err := d.vault.Get(ctx, rootRecords+profile)
+	return err == nil
+}
+
+const checkTimeout = 15 * time.Second
+
+// add stores a long-lived pair after asking AWS whose it is.
+func (d *daemon) add(c *call) (any, error) {
+	p, err := decode[control.AddParams](c)
+	if err != nil {
+		return nil, err
+	}
+	keys := cred.Credentials{AccessKeyID: p.AccessKeyID, SecretAccessKey: cred.NewSecret(p.SecretAccessKey)}
+	if p.Profile == "" || keys.AccessKeyID == "" || keys.SecretAccessKey.IsZero() {
+		return nil, &control.Error{Code: control.CodeUsage, Message: "cannot add the keys: a profile, an access key id and a secret access key are needed"}
+	}
+	if err := d.store.wait(c.ctx); err != nil {
+		return nil, err
+	}
+	record := keyRecords + p.Profile
+	switch _, err := d.vault.Get(c.ctx, record); {
+	case err == nil && !p.Force:
+		return nil, &control.Error{Code: control.CodeExists, Message: "cannot add the keys: profile " + p.Profile + " has keys in the vault already", Hint: "--force replaces them"}
+	case err != nil && !errors.Is(err, cred.ErrNotFound):
+		return nil, err
+	}
+
+	var out control.AddResult
+	who, err := d.identify(c.ctx, p.Profile, keys)
+	var up *cred.UpstreamError
+	switch {
+	case err == nil:
+		out = control.AddResult{Checked: true, ARN: who.ARN, AccountID: who.AccountID}
+		if who.Root && !p.AllowRoot {
+			return nil, &control.Error{Code: control.CodeFailed, Message: "cannot add the keys: they are the root user's of account " + who.AccountID,
+				Hint: "use an IAM user or IAM Identity Center; --allow-root takes them all the same"}
+		}
+		keys.AccountID = who.AccountID
+	case errors.As(err, &up) && up.Refused:
+		return nil, cred.WithHint(fmt.Errorf("cannot add the keys: %s", up.Error()), up.Hint())
+	default:
+		out.Warning = "the keys are stored unchecked: " + oneText(err.Error())
+	}
+	if err := d.vault.Put(c.ctx, record, sts.EncodeKeys(keys)); err != nil {
+		return nil, err
+	}
+	if who.Root {
+		if err := d.vault.Put(c.ctx, rootRecords+p.Profile, cred.NewSecret("yes")); err != nil {
+			return nil, err
+		}
+	}
+	if w := d.vault.Status().Warning; w != "" && out.Warning == "" {
+		out.Warning = w
+	}
+	d.log.WithField(logging.Profile, p.Profile).Info("keys stored")
+	d.refreshVaultKeys(c.ctx)
+	d.broker.Wake(p.Profile)
+	return out, nil
+}
+
+// identify asks AWS whose keys these are, through the client that the
+// profile with these keys would use.
+func (d *daemon) identify(ctx context.Context, profile string, keys cred.Credentials) (sts.Caller, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	vault := d.vaultKeys(ctx)
+	vault[profile] = profiles.VaultKey{AccessKeyID: keys.AccessKeyID}
+	p, err := d.readProfiles(vault).Resolve(profiles.Query{Profile: profile, ProfileOrigin: profiles.Origin{Kind: profiles.FromFlag, Name: "--profile"}})
+	if err != nil {
+		return sts.Caller{}, err
+	}
+	var client profiles.Client
+	if len(p.Chain) > 0 {
+		client = p.Chain[0].Client
+	}
+	return sts.Identity(ctx, client, keys)
+}
+
+func (d *daemon) remove(c *call) (any, error) {
+	p, err := decode[control.ProfileParams](c)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.dropKey(c.ctx, p.Profile); errors.Is(err, cred.ErrNotFound) {
+		return nil, &control.Error{Code: control.CodeFailed, Message: "cannot remove the keys: profile " + p.Profile + " has none in the vault", Hint: "keyfob list shows what there is"}
+	} else if err != nil {
+		return nil, err
+	}
+	err = d.forget(c.ctx, p.Profile)
+	d.refreshVaultKeys(c.ctx)
+	d.log.WithField(logging.Profile, p.Profile).Info("keys removed")
+	return control.Empty{}, err
+}
+
+// forget drops a profile's sessions and grants.
+func (d *daemon) forget(ctx context.Context, profile string) error {
+	if err := d.broker.Forget(ctx, profile); err != nil && !errors.Is(err, cred.ErrUnknownProfile) {
+		return err
+	}
+	return d.grants.RemoveProfile(ctx, profile)
+}
+
+func (d *daemon) logout(c *call) (any, error) {
+	p, err := decode[control.ProfileParams](c)
+	if err != nil {
+		return nil, err
+	}
+	r := d.request(c, p.Context, cred.ViaLogin)
+	d.mu.Lock()
+	known := d.files.Has(r.Profile)
+	d.mu.Unlock()
+	if !known {
+		_, err := d.resolve(r.Profile)
+		return nil, unknownProfile(err)
+	}
+	if err := d.forget(c.ctx, r.Profile); err != nil {
+		return nil, err
+	}
+	d.log.WithField(logging.Profile, r.Profile).Info("signed out")
+	return control.Empty{}, nil
+}
+
+// resolve is the profile by name from what was read last.
+func (d *daemon) resolve(name string) (*profiles.Profile, error) {
+	d.mu.Lock()
+	set := d.files
+	d.mu.Unlock()
+	return set.Resolve(profiles.Query{Profile: name, ProfileOrigin: profiles.Origin{Kind: profiles.FromFlag, Name: "--profile"}})
+}
+
+func (d *daemon) lock(*call) (any, error) {
+	d.lockedByHand.Store(true)
+	d.vault.Lock()
+	d.broker.ForgetMemory()
+	if err := d.temporaryTokens(); err != nil {
+		return nil, err
+	}
+	d.log.Info("vault locked by hand")
+	return control.Empty{}, nil
+}
+
+func (d *daemon) unlockByHand(c *call) (any, error) {
+	p, err := decode[control.UnlockParams](c)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.store.wait(c.ctx); err != nil {
+		return nil, err
+	}
+	if err := d.unlock(c.ctx, cred.NewSecret(p.Passphrase)); err != nil {
+		return nil, err
+	}
+	d.lockedByHand.Store(false)
+	d.log.WithFields(logrus.Fields{logging.Backend: d.vault.Status().Backend}).Info("vault unlocked")
+	d.unlocked(c.ctx)
+	return control.Empty{}, nil
+}

@@ -1,0 +1,111 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"keyfob/internal/control"
+	"keyfob/internal/cred"
+	"keyfob/internal/interact"
+)
+
+// attach lets the person behind a call answer the questions of the links of
+// r's chain, for as long as the call lasts.
+func (d *daemon) attach(ctx context.Context, c *call, r cred.Request) (detach func()) {
+	if !r.MayAsk {
+		return func() {}
+	}
+	keys, _, err := d.broker.Chain(r)
+	if err != nil || len(keys) == 0 {
+		return func() {} // the broker's own answer says what is wrong
+	}
+	return d.queue.Attach(keys, &terminal{conn: c.conn})
+}
+
+// terminal is the person behind a control connection: prompts travel to the
+// command, which shows them.
+type terminal struct {
+	conn *conversation
+	// code is an answer that was given ahead; it is used once.
+	code cred.Secret
+}
+
+// Prompt puts one question and waits for its answer. Errors:
+// interact.ErrRefused, or that the command has gone.
+func (t *terminal) Prompt(ctx context.Context, p interact.Pending) (cred.Secret, error) {
+	t.conn.asking.Lock()
+	defer t.conn.asking.Unlock()
+	if !t.code.IsZero() && p.Kind == cred.AskMFA {
+		code := t.code
+		t.code = cred.Secret{}
+		return code, nil
+	}
+	err := t.conn.WriteEvent(control.Event{ID: t.conn.id, Event: control.EventPrompt, Prompt: &control.Prompt{
+		Interaction: p.ID, Kind: p.Kind, Profile: p.Profile, Serial: p.Question.Serial, Text: p.Question.Text}})
+	if err != nil {
+		return cred.Secret{}, fmt.Errorf("cannot ask: %w", err)
+	}
+	for {
+		a, err := t.conn.ReadAnswer(ctx)
+		switch {
+		case err != nil:
+			return cred.Secret{}, fmt.Errorf("cannot ask: %w", err)
+		case a.Interaction != p.ID:
+			continue // a late answer to an earlier prompt
+		case a.Refused || a.Value == "":
+			return cred.Secret{}, interact.ErrRefused
+		}
+		return cred.NewSecret(a.Value), nil
+	}
+}
+
+// login signs in: it makes sure that every link of the chain that needs a
+// person has a session.
+func (d *daemon) login(c *call) (any, error) {
+	p, err := decode[control.LoginParams](c)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.checkContext(p.Context); err != nil {
+		return nil, err
+	}
+	d.freshProfiles(c.ctx)
+	r := d.request(c, p.Context, cred.ViaLogin)
+	r.MayAsk = true
+	keys, _, err := d.broker.Chain(r)
+	if err != nil {
+		return nil, about(err, r.Profile)
+	}
+	for _, k := range keys {
+		d.queue.Reset(k)
+	}
+	watched, stop := c.conn.Watch(c.ctx)
+	defer stop()
+	ctx, cancel := context.WithTimeout(watched, d.s.SignInTimeout)
+	defer cancel()
+	defer d.queue.Attach(keys, &terminal{conn: c.conn, code: cred.NewSecret(p.Code)})()
+
+	before, had := d.broker.Peek(r.Profile)
+	var snap *cred.Snapshot
+	if p.Force {
+		snap, err = d.broker.Refresh(ctx, r)
+	} else {
+		d.broker.Wake(r.Profile)
+		snap, err = d.Get(ctx, r)
+	}
+	if err != nil {
+		var up *cred.UpstreamError
+		if errors.As(err, &up) && up.Refused {
+			return nil, cred.WithHint(fmt.Errorf("cannot sign in: %s", trimCannot(up.Error())), up.Hint())
+		}
+		return nil, about(err, r.Profile)
+	}
+	return control.LoginResult{
+		Profile:    r.Profile,
+		Already:    had && before.AccessKeyID == snap.AccessKeyID,
+		AccountID:  snap.AccountID,
+		Expiration: stampText(snap.AdvertisedExpiry(time.Now())),
+	}, nil
+}

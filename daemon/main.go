@@ -1,0 +1,159 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"keyfob/internal/cred"
+	"keyfob/internal/logging"
+	"keyfob/internal/settings"
+)
+
+// Main runs keyfobd with the given arguments and returns its exit code: 0
+// done, 1 failed, 2 wrong usage.
+func Main(args []string, version string, stdout, stderr io.Writer) int {
+	var flags settings.Flags
+	usage := false
+	root := &cobra.Command{
+		Use:           "keyfobd",
+		Short:         "The keyfob daemon: keeps AWS credentials fresh and serves them to local programs",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version,
+	}
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		usage = true
+		return fmt.Errorf("cannot understand the command: %w", err)
+	})
+	pf := root.PersistentFlags()
+	for _, f := range []struct {
+		to         *string
+		name, help string
+	}{
+		{&flags.Config, "config", "keyfob's settings file"},
+		{&flags.DataDir, "data-dir", "directory of the vault and the log"},
+		{&flags.Socket, "socket", "control socket"},
+		{&flags.Profile, "profile", "default profile, also of --imds"},
+		{&flags.ProfilesFile, "profiles-file", "keyfob's own profiles file"},
+		{&flags.Keystore, "keystore", "where the master key is kept: " + strings.Join(settings.Backends, ", ")},
+		{&flags.PassphraseFile, "passphrase-file", "file with the passphrase, for --keystore passphrase"},
+		{&flags.IMDS, "imds", "serve the instance metadata interface at this address:port"},
+		{&flags.Container, "container", "serve the container credentials interface at this address:port"},
+		{&flags.Interactive, "interactive", "auto, never or always"},
+		{&flags.LogLevel, "log-level", "trace, debug, info, warn or error"},
+		{&flags.LogFormat, "log-format", "text or json"},
+	} {
+		pf.StringVar(f.to, f.name, "", f.help)
+	}
+
+	onDemand := false
+	run := &cobra.Command{
+		Use:   "run",
+		Short: "Run in the foreground until a signal ends it",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			ready := readyPipe()
+			err := runForeground(flags, version, onDemand, stderr, func() { ready.tell("ok\n") })
+			if err != nil {
+				ready.tell("error: " + oneLine(err) + "\n" + hintLine(err))
+			}
+			return err
+		},
+	}
+	run.Flags().BoolVar(&onDemand, "on-demand", false, "end by itself when nobody has asked for a while")
+	validate := &cobra.Command{
+		Use:   "validate",
+		Short: "Check the settings as run would read them",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			s, err := settings.Load(flags, os.Getenv)
+			if err != nil {
+				return err
+			}
+			if _, err := newRules(s, nil); err != nil {
+				return err
+			}
+			fmt.Fprintln(stdout, "ok")
+			return nil
+		},
+	}
+	for _, c := range []*cobra.Command{run, validate} {
+		c.Flags().SortFlags = false
+		root.AddCommand(c)
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+
+	err := root.Execute()
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(stderr, "keyfobd: %s\n%s", oneLine(err), hintLine(err))
+	if usage || strings.HasPrefix(err.Error(), "unknown command") {
+		return 2
+	}
+	return 1
+}
+
+func runForeground(flags settings.Flags, version string, onDemand bool, stderr io.Writer, ready func()) error {
+	s, err := settings.Load(flags, os.Getenv)
+	if err != nil {
+		return err
+	}
+	format := s.LogFormat
+	if format == "" {
+		format = "json"
+		if isTerminal(stderr) {
+			format = "text"
+		}
+	}
+	log, err := logging.New(stderr, s.LogLevel, format)
+	if err != nil {
+		return fmt.Errorf("cannot start the log: %w", err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return Run(ctx, Options{
+		Settings: s,
+		Flags:    flags,
+		Version:  version,
+		OnDemand: onDemand,
+		Env:      os.Environ(),
+		Log:      log,
+		Ready:    ready,
+	})
+}
+
+// oneLine is an error's text for a person: one line, "cannot …".
+func oneLine(err error) string {
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	if !strings.HasPrefix(text, "cannot ") && !strings.HasPrefix(text, "unknown command") {
+		text = "cannot start: " + text
+	}
+	return text
+}
+
+func hintLine(err error) string {
+	if h := hintOf(err); h != "" {
+		return "hint: " + strings.Join(strings.Fields(h), " ") + "\n"
+	}
+	return ""
+}
+
+func hintOf(err error) string {
+	var set *settings.Error
+	if errors.As(err, &set) {
+		return set.Help
+	}
+	return cred.HintOf(err)
+}

@@ -1,0 +1,98 @@
+//go:build !windows
+
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/gofrs/flock"
+
+	"keyfob/internal/cred"
+)
+
+// controlSocket is the control listener and the lock that makes this daemon
+// the only one on it.
+type controlSocket struct {
+	net.Listener
+	path string
+	lock *flock.Flock
+}
+
+// listenControl takes the socket. A lock file beside it decides who is
+// first: it is the kernel's and dies with its holder, so that a socket left
+// by a killed daemon is known to be stale and is replaced.
+func listenControl(path string) (*controlSocket, error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the directory of the socket %s: %w", path, err)
+	}
+	lock := flock.New(path+".lock", flock.SetPermissions(0o600))
+	ok, err := lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the socket %s: %w", path, err)
+	}
+	if !ok {
+		text := "another daemon serves it"
+		if pid := lockHolder(path + ".lock"); pid != "" {
+			text += ", pid " + pid
+		}
+		return nil, cred.WithHint(fmt.Errorf("cannot listen on the socket %s: %s", path, text), "keyfob stop ends that one")
+	}
+	fail := func(err error) (*controlSocket, error) {
+		_ = lock.Unlock()
+		return nil, fmt.Errorf("cannot listen on the socket %s: %w", path, err)
+	}
+	if st, err := os.Lstat(path); err == nil {
+		if st.Mode().Type() != fs.ModeSocket {
+			return fail(errors.New("something that is no socket stands there"))
+		}
+		if err := os.Remove(path); err != nil {
+			return fail(err)
+		}
+	}
+	// The umask closes the moment between bind and chmod; nothing else of
+	// this process makes files yet.
+	old := syscall.Umask(0o177)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	syscall.Umask(old)
+	if err != nil {
+		return fail(err)
+	}
+	l.SetUnlinkOnClose(false) // ours to remove, while the lock is held
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = l.Close()
+		return fail(err)
+	}
+	if err := os.WriteFile(path+".lock", []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
+		_ = l.Close()
+		return fail(err)
+	}
+	return &controlSocket{Listener: l, path: path, lock: lock}, nil
+}
+
+// Release removes the socket and lets the next daemon in.
+func (c *controlSocket) Release() {
+	_ = c.Close()
+	_ = os.Remove(c.path)
+	_ = c.lock.Unlock()
+}
+
+func lockHolder(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	pid := strings.TrimSpace(string(b))
+	if _, err := strconv.Atoi(pid); err != nil {
+		return ""
+	}
+	return pid
+}

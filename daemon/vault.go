@@ -1,0 +1,222 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"keyfob/internal/access"
+	"keyfob/internal/cred"
+	"keyfob/internal/logging"
+	"keyfob/keystore"
+	"keyfob/profiles"
+)
+
+// startingStore is the vault for whoever may come before it was opened: it
+// waits for the first try to unlock, which goes on behind the listeners.
+type startingStore struct {
+	*keystore.Vault
+	first <-chan struct{}
+}
+
+func (s *startingStore) wait(ctx context.Context) error {
+	select {
+	case <-s.first:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Get waits for the first try to unlock, then reads.
+func (s *startingStore) Get(ctx context.Context, name string) (cred.Secret, error) {
+	if err := s.wait(ctx); err != nil {
+		return cred.Secret{}, err
+	}
+	return s.Vault.Get(ctx, name)
+}
+
+// Put waits for the first try to unlock, then writes.
+func (s *startingStore) Put(ctx context.Context, name string, value cred.Secret) error {
+	if err := s.wait(ctx); err != nil {
+		return err
+	}
+	return s.Vault.Put(ctx, name, value)
+}
+
+// firstUnlock opens the vault behind the ready listeners.
+func (d *daemon) firstUnlock(ctx context.Context) {
+	err := d.unlock(ctx, cred.Secret{})
+	close(d.firstTry)
+	if err != nil {
+		d.log.WithError(err).WithField(logging.Backend, d.vault.Status().Backend).Warn("vault stays locked")
+		return
+	}
+	d.unlocked(ctx)
+}
+
+// unlock opens the vault; with an empty passphrase by the keyring or the
+// configured passphrase.
+func (d *daemon) unlock(ctx context.Context, passphrase cred.Secret) error {
+	return d.vault.Unlock(ctx, passphrase)
+}
+
+// unlocked brings in what the vault holds, after each unlock.
+func (d *daemon) unlocked(ctx context.Context) {
+	if err := d.keptTokens(ctx); err != nil {
+		d.log.WithError(err).Warn("endpoint tokens will not survive a restart")
+	}
+	if err := d.grants.Load(ctx); err != nil {
+		d.log.WithError(err).Warn("cannot read the grants")
+	}
+	d.refreshVaultKeys(ctx)
+	d.broker.Wake("")
+	if d.hasExecGrants() {
+		if _, err := d.exec.start(d); err != nil {
+			d.log.WithError(err).Error("cannot serve the programs under exec")
+		}
+	}
+}
+
+// retryUnlock tries again where time alone may mend it: a keyring that was
+// not there. What a person must do is left to them.
+func (d *daemon) retryUnlock(ctx context.Context) {
+	st := d.vault.Status()
+	if !st.Locked || d.lockedByHand.Load() || !errors.Is(st.Err, keystore.ErrNoKeyring) {
+		return
+	}
+	if d.unlock(ctx, cred.Secret{}) == nil {
+		d.log.Info("the keyring is back, vault unlocked")
+		d.unlocked(ctx)
+	}
+}
+
+const tokenKeyRecord = "endpoint/token-key"
+
+// temporaryTokens makes a key that lasts until the vault gives the kept one.
+func (d *daemon) temporaryTokens() error {
+	var key [32]byte
+	if _, err := rand.Read(key[:]); err != nil {
+		return fmt.Errorf("cannot make a key: %w", err)
+	}
+	d.tokens.Store(access.NewTokens(key))
+	return nil
+}
+
+// keptTokens takes the endpoint tokens' key from the vault, so that tokens
+// survive a restart; a new vault gets one.
+func (d *daemon) keptTokens(ctx context.Context) error {
+	var key [32]byte
+	switch v, err := d.vault.Get(ctx, tokenKeyRecord); {
+	case err == nil && v.Len() == len(key):
+		copy(key[:], v.Reveal())
+	case err == nil || errors.Is(err, cred.ErrNotFound):
+		if _, err := rand.Read(key[:]); err != nil {
+			return fmt.Errorf("cannot make a key: %w", err)
+		}
+		if err := d.vault.Put(ctx, tokenKeyRecord, cred.SecretBytes(key[:])); err != nil {
+			return fmt.Errorf("cannot keep the key of endpoint tokens: %w", err)
+		}
+	default:
+		return fmt.Errorf("cannot read the key of endpoint tokens: %w", err)
+	}
+	d.tokens.Store(access.NewTokens(key))
+	return nil
+}
+
+const (
+	keyRecords = "key/" // + profile: the sealed pair
+	// idRecords + profile + "/" + access key id are empty records. Names can
+	// be read while the vault is locked, so the id, which is no secret and
+	// part of every LinkKey above it, is known from the first moment: a
+	// caller that comes before the unlock finds the sessions of the last run.
+	idRecords = "key-id/"
+)
+
+// vaultKeys lists the profiles whose long-lived keys are in the vault, with
+// their ids.
+func (d *daemon) vaultKeys(ctx context.Context) map[string]profiles.VaultKey {
+	names, err := d.vault.List(ctx, keyRecords)
+	if err != nil {
+		d.log.WithError(err).Warn("cannot list the vault")
+		return map[string]profiles.VaultKey{}
+	}
+	ids, err := d.keyIDs(ctx)
+	if err != nil {
+		d.log.WithError(err).Warn("cannot list the vault")
+	}
+	keys := make(map[string]profiles.VaultKey, len(names))
+	for _, name := range names {
+		profile := strings.TrimPrefix(name, keyRecords)
+		var k profiles.VaultKey
+		if known := ids[profile]; len(known) > 0 {
+			k.AccessKeyID = known[0]
+		}
+		if v, err := d.vault.Get(ctx, name); err == nil {
+			if c, err := decodeKeys(v); err == nil {
+				k.AccessKeyID = c.AccessKeyID // the sealed pair is what counts
+				d.markKey(ctx, profile, c.AccessKeyID, ids[profile])
+			} else {
+				d.log.WithError(err).WithField(logging.Record, name).Warn("cannot read a record of the vault")
+			}
+		}
+		keys[profile] = k
+	}
+	return keys
+}
+
+// keyIDs reads the ids by profile from the names of their records.
+func (d *daemon) keyIDs(ctx context.Context) (map[string][]string, error) {
+	names, err := d.vault.List(ctx, idRecords)
+	ids := map[string][]string{}
+	for _, name := range names {
+		name = strings.TrimPrefix(name, idRecords)
+		if i := strings.LastIndexByte(name, '/'); i >= 0 {
+			ids[name[:i]] = append(ids[name[:i]], name[i+1:])
+		}
+	}
+	return ids, err
+}
+
+// markKey makes id the one that a profile's id records name.
+func (d *daemon) markKey(ctx context.Context, profile, id string, known []string) {
+	var err error
+	if !slices.Contains(known, id) {
+		err = d.vault.Put(ctx, idRecords+profile+"/"+id, cred.NewSecret("-"))
+	}
+	for _, old := range known {
+		if old != id {
+			err = errors.Join(err, d.vault.Delete(ctx, idRecords+profile+"/"+old))
+		}
+	}
+	if err != nil {
+		d.log.WithError(err).WithField(logging.Profile, profile).Warn("cannot note the id of a key")
+	}
+}
+
+// dropKey deletes a profile's pair and what was noted with it.
+// cred.ErrNotFound when there is no pair.
+func (d *daemon) dropKey(ctx context.Context, profile string) error {
+	if err := d.vault.Delete(ctx, keyRecords+profile); err != nil {
+		return err
+	}
+	ids, err := d.keyIDs(ctx)
+	for _, id := range ids[profile] {
+		err = errors.Join(err, d.vault.Delete(ctx, idRecords+profile+"/"+id))
+	}
+	if derr := d.vault.Delete(ctx, rootRecords+profile); !errors.Is(derr, cred.ErrNotFound) {
+		err = errors.Join(err, derr)
+	}
+	return err
+}
+
+// refreshVaultKeys tells profiles and broker what the vault holds now.
+func (d *daemon) refreshVaultKeys(ctx context.Context) {
+	keys := d.vaultKeys(ctx)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.publish(d.files.WithVault(keys))
+}

@@ -1,0 +1,365 @@
+package imds
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"keyfob/internal/access"
+	"keyfob/internal/cred"
+	"keyfob/internal/peer"
+)
+
+// Header names in the form that net/http keeps them in.
+const (
+	headerType          = "Content-Type"
+	headerLength        = "Content-Length"
+	headerToken         = "X-Aws-Ec2-Metadata-Token"
+	headerTTL           = "X-Aws-Ec2-Metadata-Token-Ttl-Seconds"
+	headerAuthorization = "Authorization"
+)
+
+// exchange is one request with what the dispatcher knows of it. A
+// connection has one, used anew for each request; nothing keeps it longer.
+type exchange struct {
+	s      *Server
+	w      http.ResponseWriter
+	r      *http.Request
+	conn   *conn
+	now    time.Time
+	caller peer.Caller
+	path   string        // raw, without the query
+	param  string        // of the path
+	expiry time.Time     // of the token; zero when none was needed
+	grant  *access.Grant // that opened a container route
+	logged bool          // an unknown path is to be logged
+}
+
+// ServeHTTP answers one request. The checks come in the order of
+// CONTRACT.md §5: what can't be parsed 400, the guard 403, the method for
+// the path 405, the token 401, existence 404.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c, ok := r.Context().Value(connKey{}).(*conn)
+	if !ok {
+		http.Error(w, "", http.StatusInternalServerError) // not on a connection of Run
+		return
+	}
+	x := &c.x
+	*x = exchange{s: s, w: w, r: r, conn: c, now: time.Now()}
+	if f := s.dispatch(x); f != nil {
+		x.fail(f)
+	}
+	x.w, x.r, x.grant = nil, nil, nil
+}
+
+func (s *Server) dispatch(x *exchange) *fault {
+	if f := parsed(x.r); f != nil {
+		return f
+	}
+	if f := s.pass(x); f != nil {
+		return f
+	}
+	x.path = x.r.RequestURI
+	if i := strings.IndexByte(x.path, '?'); i >= 0 {
+		x.path = x.path[:i]
+	}
+	var n *node
+	if n = x.conn.node; n == nil || x.conn.path != x.path {
+		var param string
+		n, param = s.routes.match(x.path)
+		x.conn.path, x.conn.node, x.conn.param = x.path, n, param
+	}
+	x.param = x.conn.param
+
+	method := methodOf(x.r.Method)
+	if method&n.allowed() == 0 {
+		f := methodNotAllowed(n.allowed())
+		f.close = x.r.ContentLength != 0
+		return f
+	}
+	row := n.row(method)
+	need := s.base
+	if row != nil {
+		need = row.access
+	}
+	if f := s.open(x, need); f != nil {
+		return f
+	}
+	if row == nil {
+		if n != nil && s.routes.listings {
+			return s.serveList(x, n)
+		}
+		return x.unknown()
+	}
+	if f := x.body(row.maxBody); f != nil {
+		return f
+	}
+	if row.value != nil {
+		facts := s.facts()
+		text := row.value(&facts)
+		if text == "" {
+			return x.unknown()
+		}
+		x.text(text)
+		return nil
+	}
+	return row.serve(x)
+}
+
+// row is the node's route for a method, nil for none.
+func (n *node) row(m methods) *route {
+	switch {
+	case n == nil:
+		return nil
+	case m == methodPut:
+		return n.put
+	}
+	return n.get
+}
+
+// parsed refuses what net/http reads and HTTP or EC2 does not know.
+func parsed(r *http.Request) *fault {
+	if r.Host == "" {
+		return badRequest("no Host")
+	}
+	if r.ContentLength != 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		return badRequest("a body on " + r.Method)
+	}
+	if r.RequestURI == "*" && r.Method != http.MethodOptions {
+		return badRequest("target * on another method than OPTIONS")
+	}
+	return nil
+}
+
+// pass is the guard: the request's target, Host and headers, and who sent it.
+func (s *Server) pass(x *exchange) *fault {
+	r := x.r
+	if r.RequestURI == "" || r.RequestURI[0] != '/' && r.RequestURI != "*" {
+		return forbidden("a target in absolute or authority form")
+	}
+	if !s.guard.host(r.Host, x.conn) {
+		return forbidden("Host is not this endpoint")
+	}
+	if name := refuses(r.Header); name != "" {
+		return forbidden("header " + name)
+	}
+	caller, err := s.who(x.conn)
+	if err != nil && !s.allowUnidentified {
+		return forbidden(err.Error())
+	}
+	x.caller = caller
+	if s.check != nil {
+		if err := s.check(caller, s.profile, s.via); err != nil {
+			return denied(err)
+		}
+	}
+	return nil
+}
+
+// open enforces a route's access.
+func (s *Server) open(x *exchange, need accessKind) *fault {
+	switch need {
+	case accessCaller:
+		return nil
+	case accessToken, accessGrant, accessGrantPath:
+		return s.authorize(x, need)
+	}
+	return forbidden("the route is closed")
+}
+
+// body reads and ignores a request's body up to limit bytes.
+func (x *exchange) body(limit int64) *fault {
+	if x.r.ContentLength == 0 {
+		return nil
+	}
+	if x.r.ContentLength > limit {
+		return tooLarge()
+	}
+	// A length that came with a transfer coding is not told apart from one
+	// that did not: such connections end with the answer, so that nothing
+	// after the body is taken for a request.
+	if len(x.r.TransferEncoding) > 0 {
+		x.w.Header()["Connection"] = []string{"close"}
+	}
+	control := http.NewResponseController(x.w)
+	if err := control.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+		return badRequest("the body can't be read")
+	}
+	n, err := io.Copy(io.Discard, io.LimitReader(x.r.Body, limit+1))
+	switch {
+	case err != nil:
+		return badRequest("the body can't be read")
+	case n > limit:
+		return tooLarge()
+	}
+	if err := control.SetReadDeadline(time.Time{}); err != nil {
+		return badRequest("the body can't be read")
+	}
+	return nil
+}
+
+func (s *Server) serveList(x *exchange, n *node) *fault {
+	facts := s.facts()
+	text := s.routes.list(n, &facts)
+	if text == "" {
+		return x.unknown()
+	}
+	x.text(text)
+	return nil
+}
+
+// get asks the broker for a profile, waiting at most as long as this
+// endpoint's clients do. What it returns may be handed out.
+func (x *exchange) get(profile, grant string) (*cred.Snapshot, *fault) {
+	ctx := &waiting{Context: x.r.Context(), deadline: x.now.Add(x.s.wait)}
+	snapshot, err := x.s.broker.Get(ctx, cred.Request{Caller: x.caller, Profile: profile, Grant: grant, Via: x.s.via})
+	ctx.end()
+	if err != nil {
+		return nil, faultOf(err, x.s.as, x.now)
+	}
+	if snapshot == nil || !snapshot.Temporary() {
+		return nil, faultOf(errLongLived, x.s.as, x.now)
+	}
+	return snapshot, nil
+}
+
+var errLongLived = errors.New("the broker gave credentials without a session token or an end")
+
+// unknown is the 404 of a path that is not there.
+func (x *exchange) unknown() *fault {
+	x.logged = true
+	return notFound()
+}
+
+// Values of headers that never change, shared by all answers.
+var (
+	textPlain = []string{"text/plain"}
+	textHTML  = []string{"text/html"}
+	typeJSON  = []string{"application/json"}
+)
+
+// text answers 200 with plain text.
+func (x *exchange) text(body string) {
+	x.write(http.StatusOK, textPlain, []string{strconv.Itoa(len(body))}, []byte(body))
+}
+
+// write sends an answer. The token's header goes with whatever a token
+// opened, as on EC2.
+func (x *exchange) write(status int, contentType, length []string, body []byte) {
+	h := x.w.Header()
+	h[headerType] = contentType
+	h[headerLength] = length
+	if !x.expiry.IsZero() && status == http.StatusOK {
+		h[headerTTL] = x.conn.left(int(x.expiry.Sub(x.now) / time.Second))
+	}
+	if status != http.StatusOK {
+		x.w.WriteHeader(status)
+	}
+	if x.r.Method != http.MethodHead {
+		_, _ = x.w.Write(body) // a client that is gone gets nothing
+	} else if status == http.StatusOK {
+		x.w.WriteHeader(status)
+	}
+}
+
+// left is the TTL header's value, kept for the second that it is true.
+func (c *conn) left(seconds int) []string {
+	if c.ttlValue == nil || c.ttl != seconds {
+		c.ttl, c.ttlValue = seconds, []string{strconv.Itoa(seconds)}
+	}
+	return c.ttlValue
+}
+
+// fail sends a fault in the server's form and logs what should be.
+func (x *exchange) fail(f *fault) {
+	switch {
+	case x.logged:
+		x.s.log.path(x.shown(), x.caller)
+	case f.reason != "":
+		x.s.log.refused(f, x.caller, x.now)
+	}
+	h := x.w.Header()
+	if f.allow != "" {
+		h["Allow"] = []string{f.allow}
+	}
+	if f.status == http.StatusServiceUnavailable {
+		h["Retry-After"] = []string{"1"}
+	}
+	if f.close {
+		h["Connection"] = []string{"close"}
+	}
+	body, contentType := f.document, textPlain
+	switch {
+	case body != nil:
+	case x.s.as == containerForm:
+		body, contentType = object(f), typeJSON
+	default:
+		body, contentType = page(f.status), textHTML
+	}
+	x.write(f.status, contentType, []string{strconv.Itoa(len(body))}, body)
+}
+
+// shown is the path as it may be logged. The last segment of a container
+// path can be the id of a grant, which is a secret.
+func (x *exchange) shown() string {
+	if x.s.as == containerForm {
+		if i := strings.LastIndexByte(x.path, '/'); i > 0 {
+			return x.path[:i+1] + "…"
+		}
+	}
+	return x.path
+}
+
+// waiting is a context that ends at its deadline. Its timer is made only
+// when somebody waits, which is nobody while credentials are warm.
+type waiting struct {
+	context.Context
+	deadline time.Time
+
+	mu     sync.Mutex // guards inner and cancel
+	inner  context.Context
+	cancel context.CancelFunc
+}
+
+// Deadline returns the deadline.
+func (w *waiting) Deadline() (time.Time, bool) { return w.deadline, true }
+
+// Done starts the timer.
+func (w *waiting) Done() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.inner == nil {
+		w.inner, w.cancel = context.WithDeadline(w.Context, w.deadline)
+	}
+	return w.inner.Done()
+}
+
+// Err says why the context ended, nil while it has not.
+func (w *waiting) Err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.inner != nil {
+		return w.inner.Err()
+	}
+	if err := w.Context.Err(); err != nil {
+		return err
+	}
+	if !time.Now().Before(w.deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// end stops the timer.
+func (w *waiting) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cancel != nil {
+		w.cancel()
+	}
+}

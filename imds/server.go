@@ -1,0 +1,205 @@
+package imds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"keyfob/internal/cred"
+	"keyfob/internal/peer"
+)
+
+// Getter gives credentials: *broker.Broker. Its errors are those of package
+// cred: ErrUnknownProfile, ErrDenied (also for the zero Caller), ErrLocked,
+// ErrConfig, *UpstreamError, *InteractionError, the context's. It returns a
+// warm snapshot without waiting.
+type Getter interface {
+	Get(ctx context.Context, r cred.Request) (*cred.Snapshot, error)
+}
+
+// Limits of a connection. Requests are a few hundred bytes long, answers a
+// few thousand.
+const (
+	maxHeaderBytes    = 8 << 10 // a grant's token may be a JWT; net/http adds 4 KiB of its own
+	readHeaderTimeout = 5 * time.Second
+	bodyTimeout       = 5 * time.Second
+	idleTimeout       = 75 * time.Second
+	writeTimeout      = 60 * time.Second // of a whole request: longer than any wait
+	drainTimeout      = 5 * time.Second  // at the end, for answers in flight
+	silentTimeout     = 100 * time.Millisecond
+)
+
+// Server serves one listener. Run serves; nothing runs before it.
+type Server struct {
+	listener net.Listener
+	as       form
+	via      cred.Endpoint
+	guard    *guard
+	routes   *tree
+	base     accessKind // what it takes to learn that a path does not exist
+	wait     time.Duration
+
+	broker            Getter
+	check             func(c peer.Caller, profile string, via cred.Endpoint) error // nil: the broker alone judges
+	profile           string                                                       // of a metadata endpoint
+	allowUnidentified bool
+	peers             *peer.Resolver
+	identify          func(net.Conn) (peer.Caller, error)
+	facts             func() Facts
+	authorize         func(x *exchange, need accessKind) *fault
+	forget            func() // drops whatever holds a secret
+	log               *notices
+
+	wg    sync.WaitGroup // one for each connection
+	mu    sync.Mutex     // guards conns
+	conns map[*conn]struct{}
+}
+
+type connKey struct{}
+
+// Forget drops what the server keeps of credentials: the daemon calls it when
+// the vault is locked.
+func (s *Server) Forget() { s.forget() }
+
+// Run serves until ctx ends, answers what is in flight (for at most five
+// seconds), joins every connection and closes the listener. It returns nil,
+// or why the listener failed. It is called once.
+func (s *Server) Run(ctx context.Context) error {
+	// Requests outlive ctx: they end with their answers or with the drain.
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	srv := &http.Server{
+		Handler:                      s,
+		MaxHeaderBytes:               maxHeaderBytes,
+		ReadHeaderTimeout:            readHeaderTimeout,
+		IdleTimeout:                  idleTimeout,
+		WriteTimeout:                 writeTimeout,
+		DisableGeneralOptionsHandler: true,
+		BaseContext:                  func(net.Listener) context.Context { return base },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
+		ConnState: s.connState,
+		ErrorLog:  log.New(errorLog{s.log}, "", 0),
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(tracked{s.listener}) }()
+
+	var failure error
+	select {
+	case <-ctx.Done():
+	case failure = <-served:
+		served <- failure
+		failure = fmt.Errorf("cannot serve %s on %s: %w", s.via.Kind, s.via.Listen, failure)
+	}
+	s.drain(srv)
+	cancel()
+	if err := <-served; failure == nil && !errors.Is(err, http.ErrServerClosed) {
+		failure = fmt.Errorf("cannot serve %s on %s: %w", s.via.Kind, s.via.Listen, err)
+	}
+	s.wg.Wait()
+	if err := s.peers.Close(); err != nil {
+		s.log.log.WithField(fieldError, err.Error()).Warn("cannot close what identifies callers")
+	}
+	return failure
+}
+
+// drain stops accepting, waits for answers in flight and then closes what is
+// left. Connections that never sent a request have none in flight; net/http
+// would wait seconds for them.
+func (s *Server) drain(srv *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- srv.Shutdown(ctx) }()
+	silent := time.NewTimer(silentTimeout)
+	defer silent.Stop()
+	for {
+		select {
+		case <-silent.C:
+			s.mu.Lock()
+			for c := range s.conns {
+				if !c.spoke.Load() {
+					_ = c.Close()
+				}
+			}
+			s.mu.Unlock()
+		case err := <-done:
+			if err != nil {
+				_ = srv.Close()
+			}
+			return
+		}
+	}
+}
+
+// connState keeps the list of connections: net/http calls it, with StateNew
+// from the accepting goroutine, so that no connection is added once Serve
+// has returned.
+func (s *Server) connState(nc net.Conn, state http.ConnState) {
+	c, ok := nc.(*conn)
+	if !ok {
+		return
+	}
+	switch state {
+	case http.StateNew:
+		s.wg.Add(1)
+		s.mu.Lock()
+		s.conns[c] = struct{}{}
+		s.mu.Unlock()
+	case http.StateActive:
+		if !c.spoke.Load() {
+			c.spoke.Store(true)
+		}
+	case http.StateClosed:
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+		s.wg.Done()
+	}
+}
+
+// who returns the connection's caller, asking the kernel once.
+func (s *Server) who(c *conn) (peer.Caller, error) {
+	if !c.identified {
+		c.caller, c.callerErr = s.identify(c.Conn)
+		if c.callerErr == nil && !c.caller.Identified() {
+			c.callerErr = peer.ErrUnidentified
+		}
+		if c.callerErr != nil {
+			c.caller = peer.Caller{}
+		}
+		c.identified = true
+	}
+	return c.caller, c.callerErr
+}
+
+// errorLog carries what net/http complains of into our log.
+type errorLog struct{ n *notices }
+
+func (e errorLog) Write(p []byte) (int, error) {
+	e.n.log.WithField(fieldError, string(trimmed(p))).Warn("the HTTP server complains")
+	return len(p), nil
+}
+
+func trimmed(p []byte) []byte {
+	for len(p) > 0 && p[len(p)-1] == '\n' {
+		p = p[:len(p)-1]
+	}
+	return p
+}
+
+// quiet is the logger of a server that was given none.
+func quiet() *logrus.Entry {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return logrus.NewEntry(l)
+}

@@ -1,0 +1,14 @@
+//go:build !windows
+
+package awsclient
+
+import (
+	"errors"
+	"syscall"
+)
+
+func refused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+
+func unroutable(err error) bool {
+	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETDOWN)
+}

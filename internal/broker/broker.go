@@ -1,0 +1,309 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"keyfob/internal/cred"
+	"keyfob/internal/peer"
+	"keyfob/profiles"
+)
+
+// Sources makes the Source of a link.
+type Sources interface {
+	// For returns the source of l, opening nothing. Its error says why
+	// links of that kind can't be used.
+	For(l profiles.Link) (cred.Source, error)
+}
+
+// Resolver turns a query into a chain of links; *profiles.Set is one.
+type Resolver interface {
+	Resolve(q profiles.Query) (*profiles.Profile, error)
+}
+
+// Checker decides who may have what; *access.RuleSet is one.
+type Checker interface {
+	// Check returns nil when c may have profile by the exit via, and an
+	// error that Is cred.ErrDenied otherwise, the text of which is for the
+	// log only. It must not allocate when it allows.
+	Check(c peer.Caller, profile string, via cred.Endpoint) error
+}
+
+// Config is what a Broker works with. Sources and Store are required.
+type Config struct {
+	Sources Sources
+	Store   cred.Store // sessions: records "session/<hex of the LinkKey>"
+	Asker   cred.Asker // nil: nobody can be asked
+	Rules   Checker    // nil: everybody is denied until SetRules
+	Log     *logrus.Entry
+
+	// SigninTimeout bounds one attempt of a link that may need a person;
+	// 0 is ten minutes. Other links have cred.FetchTimeout.
+	SigninTimeout time.Duration
+}
+
+// Broker hands out credentials. Its methods are safe for concurrent use.
+type Broker struct {
+	cfg   Config
+	log   *logrus.Entry
+	birth time.Time // the origin of minutes of use, by its monotonic reading
+
+	view  atomic.Pointer[view] // what readers see; stored with mu held
+	skew  atomic.Int64         // AWS's clock minus ours, ns
+	poked chan struct{}        // cap 1: the minder has something to look at
+	shut  atomic.Bool          // lock was asked for: nothing while the vault is locked
+
+	wg     sync.WaitGroup // refreshers and sweeps; Add with mu held and closed false
+	gens   generations
+	denied denials
+
+	// mu guards what follows. It is held over Resolve and Sources.For, which
+	// do no more than compute.
+	mu       sync.Mutex
+	resolver Resolver
+	links    map[cred.LinkKey]*link
+	pinned   map[string]bool // profiles of SetActive
+	started  bool
+	closed   bool
+	runCtx   context.Context // of Run
+	swept    time.Time
+	skewAt   time.Time // when the skew was learnt
+}
+
+// New returns a Broker that knows no profile yet. It starts nothing: callers
+// that need an attempt wait until Run.
+func New(cfg Config) *Broker {
+	if cfg.Asker == nil {
+		cfg.Asker = noAsker{}
+	}
+	if cfg.SigninTimeout == 0 {
+		cfg.SigninTimeout = signinTimeout
+	}
+	log := cfg.Log
+	if log == nil {
+		l := logrus.New()
+		l.SetOutput(io.Discard)
+		log = logrus.NewEntry(l)
+	}
+	b := &Broker{
+		cfg: cfg, log: log, birth: time.Now(),
+		poked:  make(chan struct{}, 1),
+		links:  map[cred.LinkKey]*link{},
+		pinned: map[string]bool{},
+	}
+	b.view.Store(&view{rules: checkerOf(cfg.Rules)})
+	return b
+}
+
+// Run owns the refreshers and the minder. It returns after joining all of
+// them once ctx ends; whoever waits then, or asks later, gets an error that
+// Is cred.ErrUnavailable. It is called once.
+func (b *Broker) Run(ctx context.Context) error {
+	// The refreshers' context ends after the view says so, so that whoever
+	// finds an ended link knows why.
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	b.mu.Lock()
+	if b.started || b.closed {
+		b.mu.Unlock()
+		return errors.New("cannot run the broker twice")
+	}
+	b.started, b.runCtx = true, inner
+	for _, l := range b.links {
+		b.launch(l)
+	}
+	b.mu.Unlock()
+
+	b.minder(ctx)
+
+	b.mu.Lock()
+	b.closed = true
+	v := *b.view.Load()
+	v.closed = true
+	b.view.Store(&v)
+	b.mu.Unlock()
+	cancel()
+	b.wg.Wait()
+	return nil
+}
+
+// Get returns credentials of r.Profile for r.Caller: those in memory while
+// they are good, else those of the attempt under way, for which it waits
+// until ctx ends. A caller that leaves cancels nothing.
+//
+// Errors, to be told apart by errors.Is and errors.As: cred.ErrDenied (judged
+// first, so that outsiders learn nothing of what exists),
+// cred.ErrUnknownProfile, cred.ErrConfig, cred.ErrLocked,
+// cred.ErrUnavailable, *cred.UpstreamError, *cred.InteractionError.
+func (b *Broker) Get(ctx context.Context, r cred.Request) (*cred.Snapshot, error) {
+	v := b.view.Load()
+	if v.rules == nil {
+		return nil, b.deny(&r, errNoRules)
+	}
+	if err := v.rules.Check(r.Caller, r.Profile, r.Via); err != nil {
+		return nil, b.deny(&r, err)
+	}
+	if e := v.find(&r); e != nil && !v.closed {
+		if p := e.last.cur.Load(); p != nil {
+			now := time.Now()
+			age := p.age(now, b.skew.Load())
+			if age < p.stale {
+				e.use.touch(b.minute(now), &r.Caller)
+				if age >= p.due && !p.kicked.Load() && p.kicked.CompareAndSwap(false, true) {
+					b.pokeMinder()
+				}
+				return p.snap, nil
+			}
+		}
+	}
+	return b.getSlow(ctx, &r, want{})
+}
+
+// Refresh is Get that fetches every session of the chain anew, in the order
+// in which credentials flow, whatever there is and however recent the last
+// failure; it is for a person who asks for it. Where that fails the sessions
+// that there were stay.
+func (b *Broker) Refresh(ctx context.Context, r cred.Request) (*cred.Snapshot, error) {
+	if err := b.check(&r); err != nil {
+		return nil, err
+	}
+	return b.getSlow(ctx, &r, want{force: true})
+}
+
+// check applies the rules to r.
+func (b *Broker) check(r *cred.Request) error {
+	v := b.view.Load()
+	if v.rules == nil {
+		return b.deny(r, errNoRules)
+	}
+	if err := v.rules.Check(r.Caller, r.Profile, r.Via); err != nil {
+		return b.deny(r, err)
+	}
+	return nil
+}
+
+// getSlow is Get where the answer is not in memory.
+func (b *Broker) getSlow(ctx context.Context, r *cred.Request, w want) (*cred.Snapshot, error) {
+	w.mode, w.profile = modePlain, r.Profile
+	if r.MayAsk {
+		w.mode = modeAsk
+	}
+	// A link may be given up by a reload between being found and being
+	// asked; more than once in a row is not bad luck.
+	for range 8 {
+		e, err := b.activate(r)
+		if err != nil {
+			return nil, err
+		}
+		e.use.touch(b.minute(time.Now()), &r.Caller)
+		var snap *cred.Snapshot
+		if w.force {
+			snap, err = e.last.forceChain(ctx, w)
+		} else {
+			snap, err = e.last.acquire(ctx, w)
+		}
+		switch {
+		case errors.Is(err, errEnded):
+			continue
+		case err != nil:
+			return nil, ownError(err, r.Profile)
+		case !snap.Temporary():
+			return nil, &fault{sentinel: cred.ErrConfig,
+				err: fmt.Errorf("cannot hand out the long-lived keys of profile %s", r.Profile)}
+		}
+		return snap, nil
+	}
+	return nil, fmt.Errorf("cannot get credentials for %s while its settings change: %w", r.Profile, cred.ErrUnavailable)
+}
+
+// forceChain fetches l's session anew, and before it those of the links
+// below that keep one.
+func (l *link) forceChain(ctx context.Context, w want) (*cred.Snapshot, error) {
+	if l.below != nil {
+		if _, err := l.below.forceChain(ctx, w); err != nil {
+			return nil, err
+		}
+	}
+	return l.acquire(ctx, w)
+}
+
+// ownError makes the need for a person, found on behalf of one profile of a
+// shared link, that of the profile that asked: it must name what the caller
+// knows.
+func ownError(err error, profile string) error {
+	ie, ok := err.(*cred.InteractionError)
+	if !ok || ie.Profile == profile {
+		return err // one that is wrapped has words of its own
+	}
+	c := *ie
+	c.Profile = profile
+	if c.Help == "keyfob login "+ie.Profile {
+		c.Help = "keyfob login " + profile
+	}
+	const begin = "cannot get credentials for "
+	if rest, ok := strings.CutPrefix(c.Message, begin+ie.Profile+":"); ok {
+		c.Message = begin + profile + ":" + rest
+	}
+	return &c
+}
+
+// Chain returns the keys and the links of r's chain in the order in which
+// credentials flow, for interactions. The errors are those of Get that need
+// no attempt. Callers that Get would deny are denied.
+func (b *Broker) Chain(r cred.Request) ([]cred.LinkKey, []profiles.Link, error) {
+	if err := b.check(&r); err != nil {
+		return nil, nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p, err := b.resolve(queryOf(&r))
+	if err != nil {
+		return nil, nil, err
+	}
+	return keysOf(p.Chain), p.Chain, nil
+}
+
+// SetSkew tells how far AWS's clock is ahead of ours (negative: behind), as
+// an answer's Date header said. Ends of sessions are judged and advertised
+// by it. It ends when our clock is set or the machine was suspended.
+func (b *Broker) SetSkew(d time.Duration) {
+	now := time.Now()
+	b.mu.Lock()
+	b.skewAt = now
+	b.mu.Unlock()
+	b.applySkew(d)
+}
+
+func (b *Broker) applySkew(d time.Duration) {
+	old := time.Duration(b.skew.Swap(int64(d)))
+	if diff := d - old; diff < time.Second && diff > -time.Second {
+		return
+	}
+	if d == 0 {
+		b.log.Info("the clock is taken for right")
+	} else {
+		b.log.WithField("skew", d.String()).Warn("the clock differs from that of AWS")
+	}
+	for _, l := range b.activeLinks() {
+		l.mu.Lock()
+		if p := l.cur.Load(); p != nil {
+			l.cur.Store(p.withSkew(d))
+		}
+		l.mu.Unlock()
+	}
+	b.pokeMinder()
+}
+
+func (b *Broker) skewNow() time.Duration { return time.Duration(b.skew.Load()) }
+
+// minute is the minute of the broker's life by the monotonic clock: a
+// suspend must not make every profile look unused.
+func (b *Broker) minute(now time.Time) int64 { return int64(now.Sub(b.birth) / time.Minute) }

@@ -1,0 +1,218 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"keyfob/internal/cred"
+	"keyfob/profiles"
+)
+
+// model drives a broker with random events and knows, of every session that
+// AWS gave, whether it may still be handed out and whether it must be.
+type model struct {
+	*rapid.T
+	r       *rig
+	set     set
+	last    map[string]held // what each profile was given last
+	locked  bool
+	failing bool
+	person  bool
+	events  int // that may cost calls beyond the hourly ones
+	begin   time.Time
+}
+
+type held struct {
+	snap *cred.Snapshot
+	end  time.Time // by AWS's clock
+	link string    // RoleARN that it must be of
+}
+
+// aws is AWS's clock.
+func (m *model) aws() time.Time { return time.Now().Add(m.r.w.clock) }
+
+func (m *model) profile() string {
+	return rapid.SampledFrom([]string{"a", "b", "c", "base"}).Draw(m.T, "profile")
+}
+
+func (m *model) get(t *rapid.T) {
+	m.T = t
+	p := m.profile()
+	ask := rapid.Bool().Draw(t, "may ask")
+	asked := m.r.ask.asked.Load()
+	calls := m.r.w.count("assume-role") + m.r.w.count("session-token")
+	s, err := m.r.getAs(p, ask, time.Hour)
+	now := m.aws()
+	if !m.person && m.r.ask.asked.Load() != asked {
+		t.Fatal("a person was asked who is not there")
+	}
+	h, had := m.last[p]
+	if err == nil {
+		end := s.Expires.Add(m.r.b.skewNow())
+		if !end.After(now) {
+			t.Fatalf("%s: handed out %v after its end", p, now.Sub(end))
+		}
+		if want := m.set[p].Chain[len(m.set[p].Chain)-1].RoleARN; s.RoleARN != want {
+			t.Fatalf("%s: credentials of %q", p, s.RoleARN)
+		}
+		if had && h.snap.AccessKeyID != s.AccessKeyID && s.Fetched.Before(h.snap.Fetched) {
+			t.Fatalf("%s: an older session after a newer one", p)
+		}
+		m.last[p] = held{snap: s, end: end}
+		return
+	}
+	if errors.Is(err, cred.ErrUnknownProfile) {
+		if m.set[p] != nil {
+			t.Fatalf("%s: %v", p, err)
+		}
+		return
+	}
+	if strings.Contains(err.Error(), canary) {
+		t.Fatalf("a secret in %q", err)
+	}
+	if had && h.end.After(now) && !m.locked {
+		t.Fatalf("%s: %v, though a session lasts for another %v", p, err, h.end.Sub(now))
+	}
+	if n := m.r.w.count("assume-role") + m.r.w.count("session-token"); n > calls+4 {
+		t.Fatalf("%s: one failure cost %d calls", p, n-calls)
+	}
+	// With AWS up and nobody needed there is no excuse but a pause, which
+	// Wake ends.
+	if !m.failing && !m.locked && (m.person && ask || p == "a") {
+		m.r.b.Wake("")
+		if _, err := m.r.getAs(p, ask, time.Hour); err != nil {
+			t.Fatalf("%s: %v, though nothing is wrong", p, err)
+		}
+	}
+}
+
+// drop forgets what a set of profiles was given.
+func (m *model) drop(profiles ...string) {
+	for _, p := range profiles {
+		delete(m.last, p)
+	}
+	m.events++
+}
+
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		rapid.SyncTest(rt, func(rt *rapid.T) {
+			full := func(other string) set {
+				return set{}.add("a", static("ka"), role("a", "A"+other)).
+					add("b", static("kb"), session("kb", mfa), role("b", "B")).
+					add("c", static("kb"), session("kb", mfa), role("c", "C")).
+					add("base", static("kb"), session("kb", mfa))
+			}
+			m := &model{T: rt, set: full(""), last: map[string]held{}, begin: time.Now()}
+			m.r = newRig(t, m.set)
+			defer func() { m.r.stop() }()
+			m.r.w.latency = 100 * time.Millisecond
+			m.r.w.life[profiles.KindAssumeRole] = rapid.SampledFrom([]time.Duration{15 * time.Minute, time.Hour}).Draw(rt, "life")
+			person := func(there bool) {
+				m.person = there
+				m.r.ask.attach(nil)
+				if there {
+					m.r.ask.attach(after(time.Second, "123456"))
+				}
+			}
+			rt.Repeat(map[string]func(*rapid.T){
+				"get":  m.get,
+				"get2": m.get,
+				"get3": m.get,
+				"pass": func(t *rapid.T) {
+					time.Sleep(time.Duration(rapid.Int64Range(1, int64(3*time.Hour)).Draw(t, "time")))
+				},
+				"moment": func(t *rapid.T) {
+					time.Sleep(time.Duration(rapid.Int64Range(1, int64(3*time.Second)).Draw(t, "time")))
+				},
+				"fail": func(t *rapid.T) {
+					m.failing = true
+					m.r.w.setFail(rapid.SampledFrom([]func(profiles.Kind, string) error{networkDown, refused}).Draw(t, "how"))
+				},
+				"mend": func(t *rapid.T) {
+					m.failing = false
+					m.r.w.setFail(nil)
+				},
+				"person": func(t *rapid.T) { person(rapid.Bool().Draw(t, "there")) },
+				"reload": func(t *rapid.T) {
+					m.events++
+					switch rapid.SampledFrom([]string{"same", "without a", "another a"}).Draw(t, "what") {
+					case "same":
+						m.set = full("")
+					case "without a":
+						m.set = full("")
+						delete(m.set, "a")
+					case "another a":
+						m.set = full(fmt.Sprint(m.events))
+					}
+					delete(m.last, "a") // the same again only by luck
+					m.r.b.SetProfiles(m.set)
+				},
+				"restart": func(t *rapid.T) {
+					m.r.stop()
+					m.r.start(m.set)
+					if m.locked {
+						m.drop("a", "b", "c", "base") // what could not be written is gone
+					}
+					m.events++
+				},
+				"suspend": func(t *rapid.T) {
+					d := time.Duration(rapid.Int64Range(1, int64(5*time.Hour)).Draw(t, "time"))
+					m.r.w.mu.Lock()
+					m.r.w.clock += d
+					m.r.w.mu.Unlock()
+					m.r.b.skew.Add(int64(d))
+					m.events++
+				},
+				"lock": func(t *rapid.T) {
+					m.locked = true
+					m.r.store.lock(true)
+				},
+				"lock now": func(t *rapid.T) {
+					m.locked = true
+					m.r.store.lock(true)
+					m.r.b.ForgetMemory()
+					m.drop("a", "b", "c", "base")
+				},
+				"unlock": func(t *rapid.T) {
+					m.locked = false
+					m.r.store.lock(false)
+					m.r.b.Wake("")
+					time.Sleep(time.Second)
+				},
+				"logout": func(t *rapid.T) {
+					p := m.profile()
+					before := m.r.b.Generation(p)
+					if err := m.r.b.Forget(t.Context(), p); err != nil && !m.locked {
+						t.Fatal(err)
+					}
+					if g := m.r.b.Generation(p); g == before {
+						t.Fatalf("generation %d stays", g)
+					}
+					if _, ok := m.r.b.Peek(p); ok && m.set[p] != nil {
+						t.Fatal("in memory still")
+					}
+					m.drop(p, "base")
+				},
+				"": func(t *rapid.T) {
+					synctest.Wait()
+					hours := time.Since(m.begin).Hours() + 1
+					for _, link := range []string{"assume-role A", "assume-role B", "assume-role C", "session-token kb"} {
+						if n := m.r.w.count(link); float64(n) > 75*hours+float64(20*m.events)+100 {
+							t.Fatalf("%s: %d calls in %.1f hours", link, n, hours)
+						}
+					}
+					if strings.Contains(m.r.logged(), canary) {
+						t.Fatal("a secret is in the log")
+					}
+				},
+			})
+		})
+	})
+}

@@ -1,0 +1,95 @@
+package broker
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"keyfob/internal/cred"
+)
+
+// Session is one active way of asking for a profile, for status.
+type Session struct {
+	Profile         string
+	RoleARN, Region string // of the requests that it answers, "" for the profile's own
+	AccessKeyID     string // "" while there is no session
+	AccountID       string
+	Expires         time.Time // by our clock; zero while there is no session
+	// NextRefresh is when the next attempt is made without a caller, by our
+	// clock; zero when none is planned: the link needs a person, or nobody
+	// asks.
+	NextRefresh time.Time
+	LastError   string // of the last attempt of the chain, "" after a success
+	// Callers counts the distinct processes (behind keyfob, the programs
+	// that started it) that asked within an hour, up to 64.
+	Callers int
+	Skew    time.Duration // AWS's clock minus ours, 0 where they agree
+}
+
+// Sessions lists what is active, by profile.
+func (b *Broker) Sessions() []Session {
+	now := time.Now()
+	skew := b.skewNow()
+	minute := b.minute(now)
+	entries := b.view.Load().entries()
+	out := make([]Session, 0, len(entries))
+	for _, e := range entries {
+		s := Session{Profile: e.profile, RoleARN: e.variant.role, Region: e.variant.region,
+			Callers: e.use.callers(minute), Skew: skew}
+		e.last.describe(&s, now)
+		for l := e.last; l != nil && s.LastError == ""; l = l.below {
+			s.LastError = l.lastError()
+		}
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b Session) int {
+		return cmp.Or(cmp.Compare(a.Profile, b.Profile), cmp.Compare(a.RoleARN, b.RoleARN), cmp.Compare(a.Region, b.Region))
+	})
+	return out
+}
+
+// describe fills in what s says of the session.
+func (l *link) describe(s *Session, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := l.retryAt
+	if l.autoAt.After(next) {
+		next = l.autoAt
+	}
+	if p := l.cur.Load(); l.good(p, now) {
+		s.AccessKeyID, s.AccountID, s.Expires = p.snap.AccessKeyID, p.snap.AccountID, p.snap.Expires
+		if p.due == never {
+			return
+		}
+		if due := now.Add(p.due - p.age(now, l.b.skew.Load())); due.After(next) {
+			next = due
+		}
+	}
+	if interactionOf(l.lastErr) == nil && !next.IsZero() {
+		s.NextRefresh = next.Round(0).UTC()
+	}
+}
+
+func (l *link) lastError() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lastErr == nil {
+		return ""
+	}
+	return l.lastErr.Error()
+}
+
+// Peek returns the session of profile, as a bare name asks for it, if one is
+// in memory and good. It starts nothing and asks no rules: what is shown of
+// it is the caller's affair.
+func (b *Broker) Peek(profile string) (*cred.Snapshot, bool) {
+	v := b.view.Load()
+	for _, r := range []cred.Request{{Profile: profile}, {Profile: profile, Implicit: true}} {
+		if e := v.find(&r); e != nil {
+			if p := e.last.cur.Load(); e.last.good(p, time.Now()) {
+				return p.snap, true
+			}
+		}
+	}
+	return nil, false
+}

@@ -1,0 +1,393 @@
+package cli
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// options are the flags of the commands; each command registers those that
+// it has.
+type options struct {
+	json, yes, force, allowRoot, keepFiles, anyUser, relative bool
+	region, roleARN, shell, note, tokenFile                   string
+	expires                                                   expiry
+}
+
+// command is one word of keyfob, or two ("grant add").
+type command struct {
+	name    string
+	args    string // for the help: "[P]"
+	short   string
+	long    string
+	min     int // arguments
+	max     int // -1: any number
+	rest    bool
+	hidden  bool
+	profile bool // its arguments are profiles: for completion
+	flags   func(o *options, fs *flag.FlagSet)
+	run     func(a *app, in invocation) int
+}
+
+// invocation is a parsed command line.
+type invocation struct {
+	cmd  *command
+	args []string
+	rest []string // behind "--"
+}
+
+// commands is every command, in the order of the help.
+func commands() []*command {
+	jsonFlag := func(o *options, fs *flag.FlagSet) { fs.BoolVar(&o.json, "json", false, "print JSON") }
+	regionFlags := func(o *options, fs *flag.FlagSet) {
+		fs.StringVar(&o.region, "region", "", "`region` in place of the profile's")
+		fs.StringVar(&o.roleARN, "role-arn", "", "role (`ARN`) to assume with the profile")
+	}
+	yesFlag := func(o *options, fs *flag.FlagSet) { fs.BoolVar(&o.yes, "yes", false, "do not ask") }
+	both := func(fs ...func(*options, *flag.FlagSet)) func(*options, *flag.FlagSet) {
+		return func(o *options, set *flag.FlagSet) {
+			for _, f := range fs {
+				f(o, set)
+			}
+		}
+	}
+	return []*command{
+		{name: "credential-process", args: "[P]", max: 1, profile: true, short: "print credentials for an AWS config file's credential_process",
+			flags: both(regionFlags, jsonFlag), run: (*app).credentialProcess},
+		{name: "exec", args: "[P] -- CMD …", max: 1, profile: true, rest: true, short: "run a program that gets P's credentials",
+			flags: both(regionFlags, func(o *options, fs *flag.FlagSet) {
+				fs.BoolVar(&o.keepFiles, "keep-files", false, "leave AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE as they are")
+			}), run: (*app).exec},
+		{name: "env", args: "[P]", max: 1, profile: true, short: "print commands that set temporary credentials in a shell",
+			long: "For bash and zsh: eval \"$(keyfob env P)\". Prefer exec: what env prints ends with the session.",
+			flags: both(regionFlags, jsonFlag, func(o *options, fs *flag.FlagSet) {
+				fs.StringVar(&o.shell, "shell", "bash", "bash, fish, powershell, cmd, dotenv or json")
+			}), run: (*app).env},
+		{name: "add", args: "P", max: 1, profile: true, short: "store a long-lived key pair in the vault",
+			long: "Asks for the pair, or reads {\"AccessKeyId\": …, \"SecretAccessKey\": …} from standard input.",
+			flags: both(jsonFlag, func(o *options, fs *flag.FlagSet) {
+				fs.BoolVar(&o.force, "force", false, "replace the pair that is there")
+				fs.BoolVar(&o.allowRoot, "allow-root", false, "take the key of an account's root user")
+			}), run: (*app).add},
+		{name: "remove", args: "P", max: 1, profile: true, short: "remove P's key pair from the vault", flags: yesFlag, run: (*app).remove},
+		{name: "list", short: "list the profiles of the files and the vault", flags: jsonFlag, run: (*app).list},
+		{name: "explain", args: "[P]", max: 1, profile: true, short: "show where every setting of P comes from", flags: both(regionFlags, jsonFlag), run: (*app).explain},
+		{name: "status", short: "show what the daemon does", flags: jsonFlag, run: (*app).status},
+		{name: "login", args: "[P]", max: 1, profile: true, short: "sign in, or give the MFA code",
+			long: "With standard input not a terminal the MFA code is read from it, as one line.",
+			flags: both(jsonFlag, func(o *options, fs *flag.FlagSet) {
+				fs.BoolVar(&o.force, "force", false, "sign in again though the session is valid")
+			}), run: (*app).login},
+		{name: "logout", args: "[P]", max: 1, profile: true, short: "forget P's sessions and revoke its grants", run: (*app).logout},
+		{name: "grant add", args: "P[,P2]", max: 1, profile: true, short: "open the container endpoint for P",
+			flags: both(jsonFlag, func(o *options, fs *flag.FlagSet) {
+				fs.Var(&o.expires, "expires", "`duration` after which it ends, such as 90m or 7d (default: never)")
+				fs.StringVar(&o.note, "note", "", "`text` shown by grant list")
+				fs.StringVar(&o.tokenFile, "token-file", "", "`file` for the token")
+				fs.BoolVar(&o.anyUser, "any-user", false, "for callers of every user of this machine")
+				fs.BoolVar(&o.relative, "relative", false, "an unguessable path in place of a token, as on ECS")
+			}), run: (*app).grantAdd},
+		{name: "grant list", short: "list the grants", flags: jsonFlag, run: (*app).grantList},
+		{name: "grant remove", args: "ID …", min: 1, max: -1, short: "revoke grants", run: (*app).grantRemove},
+		{name: "lock", short: "forget keys and credentials in memory and hand out none until unlock", run: (*app).lock},
+		{name: "unlock", short: "open the vault", long: "With standard input not a terminal a passphrase is read from it, as one line.", run: (*app).unlock},
+		{name: "reload", short: "have the daemon read its files again", run: (*app).reload},
+		{name: "stop", short: "end the daemon", run: (*app).stop},
+		{name: "completion", args: "SHELL", min: 1, max: 1, short: "print a completion script for bash, zsh, fish or powershell", run: (*app).completion},
+		{name: "version", short: "print the version", flags: jsonFlag, run: (*app).printVersion},
+		{name: "help", args: "[COMMAND]", max: 2, short: "explain a command", run: (*app).help},
+		{name: "__complete", max: -1, rest: true, hidden: true, run: (*app).complete},
+	}
+}
+
+// flagSet returns the flags of cmd (nil for the general ones alone).
+func (a *app) flagSet(cmd *command) *flag.FlagSet {
+	fs := flag.NewFlagSet("keyfob", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	f := &a.flags
+	fs.StringVar(&f.Profile, "profile", f.Profile, "`profile`, as P")
+	fs.StringVar(&f.Config, "config", f.Config, "keyfob's settings `file`")
+	fs.StringVar(&f.DataDir, "data-dir", f.DataDir, "`directory` of the vault and the log")
+	fs.StringVar(&f.Socket, "socket", f.Socket, "control `socket` of the daemon")
+	fs.StringVar(&f.ProfilesFile, "profiles-file", f.ProfilesFile, "keyfob's own profiles `file`")
+	fs.StringVar(&f.Keystore, "keystore", f.Keystore, "`backend` that keeps the master key")
+	fs.StringVar(&f.PassphraseFile, "passphrase-file", f.PassphraseFile, "`file` with the vault's passphrase")
+	fs.StringVar(&f.IMDS, "imds", f.IMDS, "`address` of a metadata endpoint, for a daemon that is started")
+	fs.StringVar(&f.Container, "container", f.Container, "`address` of a container endpoint, for a daemon that is started")
+	fs.StringVar(&f.Interactive, "interactive", f.Interactive, "may it ask: `auto`, never or always")
+	fs.StringVar(&f.LogLevel, "log-level", f.LogLevel, "log `level` of a daemon that is started")
+	fs.StringVar(&f.LogFormat, "log-format", f.LogFormat, "log `format` of a daemon that is started")
+	if cmd != nil && cmd.flags != nil {
+		cmd.flags(&a.opts, fs)
+	}
+	return fs
+}
+
+// slow parses args, flags and arguments in any order, and runs the command.
+func (a *app) slow(args []string) int {
+	in, err := a.parse(args)
+	if err == errHelp {
+		return a.printHelp(in.cmd)
+	}
+	if err != nil {
+		return a.fail("understand the command", err)
+	}
+	defer a.hangUp()
+	return in.cmd.run(a, in)
+}
+
+var errHelp = fmt.Errorf("help is wanted")
+
+func (a *app) parse(args []string) (in invocation, err error) {
+	all := commands()
+	fs := a.flagSet(nil)
+	var word string // the first of a two-word command
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		switch {
+		case in.cmd != nil && in.cmd.name == "__complete":
+			in.rest = args[i:]
+			return in, nil
+		case arg == "--":
+			if in.cmd == nil {
+				return in, usage("cannot run anything: -- comes after a command", "keyfob help")
+			}
+			if in.rest = args[i+1:]; !in.cmd.rest {
+				in.args, in.rest = append(in.args, in.rest...), nil
+			}
+			return in, in.check()
+		case arg == "-h" || arg == "--help":
+			return in, errHelp
+		case arg == "--version" && in.cmd == nil:
+			return a.parse([]string{"version"})
+		case len(arg) > 1 && arg[0] == '-':
+			used, err := setFlag(fs, in.cmd, all, args[i:])
+			if err != nil {
+				return in, err
+			}
+			i += used - 1
+		case in.cmd == nil:
+			name := arg
+			if word != "" {
+				name = word + " " + arg
+			}
+			if in.cmd = find(all, name); in.cmd != nil {
+				fs = a.flagSet(in.cmd)
+				continue
+			}
+			if word == "" && len(within(all, arg)) > 0 {
+				word = arg
+				continue
+			}
+			return in, unknownCommand(all, word, arg)
+		default:
+			if arg == "" {
+				return in, usage("cannot use an empty argument", "")
+			}
+			in.args = append(in.args, arg)
+		}
+	}
+	if in.cmd == nil && word != "" {
+		return in, usage(fmt.Sprintf("cannot run %q: it needs a second word", word), "keyfob "+word+" "+strings.Join(within(all, word), "|"))
+	}
+	if in.cmd == nil {
+		return in, usage("cannot guess what to do: name a command", "keyfob help")
+	}
+	return in, in.check()
+}
+
+// check judges the number of arguments.
+func (in invocation) check() error {
+	c := in.cmd
+	line := strings.TrimSpace("keyfob " + c.name + " " + c.args)
+	switch {
+	case c.max >= 0 && len(in.args) > c.max && c.rest:
+		return usage(fmt.Sprintf("cannot tell what %q is for", in.args[c.max]), line+" (the program comes after --)")
+	case c.max >= 0 && len(in.args) > c.max:
+		return usage(fmt.Sprintf("cannot use the argument %q", in.args[c.max]), line)
+	case len(in.args) < c.min:
+		return usage(fmt.Sprintf("cannot run %s without %s", c.name, c.args), line)
+	}
+	return nil
+}
+
+// setFlag sets the flag that args begins with and says how many of args it
+// took.
+func setFlag(fs *flag.FlagSet, cmd *command, all []*command, args []string) (int, error) {
+	name, value, joined := strings.Cut(strings.TrimPrefix(args[0], "-"), "=")
+	name, double := strings.CutPrefix(name, "-")
+	f := fs.Lookup(name)
+	if f == nil || !double {
+		where := "keyfob"
+		if cmd != nil {
+			where += " " + cmd.name
+		}
+		if cmd == nil && knownToSome(all, name) {
+			return 0, usage(fmt.Sprintf("cannot use %s before the command", args[0]), "keyfob COMMAND --"+name)
+		}
+		message := fmt.Sprintf("cannot use %s: %s has no such flag", strings.SplitN(args[0], "=", 2)[0], where)
+		if f != nil {
+			return 0, usage(message, "--"+name)
+		}
+		var names []string
+		fs.VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
+		if near := nearest(name, names); near != "" {
+			return 0, usage(message, "--"+near)
+		}
+		return 0, usage(message, where+" --help")
+	}
+	used := 1
+	if b, ok := f.Value.(interface{ IsBoolFlag() bool }); ok && b.IsBoolFlag() {
+		if !joined {
+			value = "true"
+		}
+	} else {
+		if !joined {
+			if len(args) < 2 {
+				return 0, usage("cannot use --"+name+": it needs a value", "")
+			}
+			value, used = args[1], 2
+		}
+		if value == "" {
+			// An unset shell variable, most likely: the default it would
+			// fall to may be anything.
+			return 0, usage("cannot use --"+name+": its value is empty", "")
+		}
+	}
+	if err := fs.Set(name, value); err != nil {
+		return 0, usage(fmt.Sprintf("cannot use --%s %q: %v", name, value, err), "")
+	}
+	return used, nil
+}
+
+func knownToSome(all []*command, name string) bool {
+	for _, c := range all {
+		if c.flags != nil {
+			var o options
+			fs := flag.NewFlagSet("", flag.ContinueOnError)
+			c.flags(&o, fs)
+			if fs.Lookup(name) != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func find(all []*command, name string) *command {
+	for _, c := range all {
+		if c.name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// within returns the second words of the commands that begin with word.
+func within(all []*command, word string) []string {
+	var second []string
+	for _, c := range all {
+		if w, ok := strings.CutPrefix(c.name, word+" "); ok {
+			second = append(second, w)
+		}
+	}
+	return second
+}
+
+func unknownCommand(all []*command, word, arg string) error {
+	name := strings.TrimSpace(word + " " + arg)
+	var names []string
+	for _, c := range all {
+		switch first, second, two := strings.Cut(c.name, " "); {
+		case c.hidden:
+		case word == "" && two:
+			if !slices.Contains(names, first) {
+				names = append(names, first)
+			}
+		case word == "":
+			names = append(names, first)
+		case first == word:
+			names = append(names, second)
+		}
+	}
+	hint := "keyfob help"
+	if near := nearest(arg, names); near != "" {
+		hint = strings.TrimSpace("keyfob " + word + " " + near)
+		hint = strings.ReplaceAll(hint, "  ", " ")
+	}
+	return usage(fmt.Sprintf("cannot run %q: there is no such command", name), hint)
+}
+
+// nearest returns the name that was most likely meant, "" if none is near.
+func nearest(word string, names []string) string {
+	best, at := "", max(2, len(word)/3)+1
+	for _, n := range names {
+		d := distance(strings.ToLower(word), n)
+		if len(word) > 2 && strings.HasPrefix(n, word) {
+			d = min(d, 1)
+		}
+		if d < at && d < len(n) {
+			best, at = n, d
+		}
+	}
+	return best
+}
+
+// distance counts the insertions, deletions, replacements and swaps of
+// neighbours that make b of a.
+func distance(a, b string) int {
+	rows := make([][]int, len(a)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		rows[i][0] = i
+	}
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			d := min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				d = min(d, rows[i-2][j-2]+1)
+			}
+			rows[i][j] = d
+		}
+	}
+	return rows[len(a)][len(b)]
+}
+
+// expiry is a duration flag that also knows days.
+type expiry time.Duration
+
+func (e *expiry) String() string { return time.Duration(*e).String() }
+
+func (e *expiry) Set(s string) error {
+	rest := s
+	var days time.Duration
+	if d, after, ok := strings.Cut(s, "d"); ok {
+		var n int
+		if _, err := fmt.Sscanf(d, "%d", &n); err != nil || fmt.Sprint(n) != d || n > 36500 {
+			return fmt.Errorf("it is no duration such as 90m, 12h or 7d")
+		}
+		days, rest = time.Duration(n)*24*time.Hour, after
+	}
+	var d time.Duration
+	if rest != "" {
+		var err error
+		if d, err = time.ParseDuration(rest); err != nil {
+			return fmt.Errorf("it is no duration such as 90m, 12h or 7d")
+		}
+	}
+	if d += days; d < time.Second {
+		return fmt.Errorf("it must be a second or more")
+	}
+	*e = expiry(d)
+	return nil
+}

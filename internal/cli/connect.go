@@ -1,0 +1,323 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"keyfob/internal/control"
+	"keyfob/internal/settings"
+)
+
+// dial connects to a daemon that runs: to the socket that was named, else
+// the user's own, else the system daemon's.
+func (a *app) dial(ctx context.Context) (*control.Client, error) {
+	if a.client != nil {
+		return a.client, nil
+	}
+	s, err := a.settings()
+	if err != nil {
+		return nil, err
+	}
+	client, err := control.Dial(ctx, s.Socket)
+	if errors.Is(err, control.ErrNotRunning) && !s.SocketExplicit && s.SystemSocket != "" && s.SystemSocket != s.Socket {
+		system, e := control.Dial(ctx, s.SystemSocket)
+		switch {
+		case e == nil:
+			client, err = system, nil
+		case !errors.Is(e, control.ErrNotRunning):
+			err = e
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	client.Version = a.Version
+	a.client = client
+	return client, nil
+}
+
+// connect is dial, with a daemon started if none runs, and an older one that
+// was started on demand replaced.
+func (a *app) connect(ctx context.Context) (*control.Client, error) {
+	if a.client != nil {
+		return a.client, nil
+	}
+	client, err := a.dial(ctx)
+	if errors.Is(err, control.ErrNotRunning) {
+		return a.start(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !control.Older("0.0.0", a.Version) { // a build without a version replaces nobody
+		return client, nil
+	}
+	var v control.VersionResult
+	err = client.Call(ctx, control.MethodVersion, control.Empty{}, &v, nil)
+	switch {
+	case errors.Is(err, control.ErrGone):
+		a.hangUp()
+		return a.start(ctx)
+	case err != nil:
+		return nil, err
+	}
+	if v.OnDemand && control.Older(v.Version, a.Version) {
+		return a.restart(ctx)
+	}
+	return client, nil
+}
+
+// replaceOlder replaces the daemon of a.client, which is older, if it was
+// started on demand. The answer has been given: a failure is the next
+// command's to tell.
+func (a *app) replaceOlder(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, startWait+stopWait)
+	defer cancel()
+	a.hangUp()
+	_, _ = a.connect(ctx)
+}
+
+// call calls the daemon, starting one if need be. A daemon that was just
+// ending is asked again once where asking twice does no harm.
+func (a *app) call(ctx context.Context, method string, params, result any, handle control.Handler) error {
+	for again := repeatable(method); ; again = false {
+		client, err := a.connect(ctx)
+		if err != nil {
+			return err
+		}
+		err = client.Do(ctx, method, params, result, handle)
+		var wire *control.Error
+		if err != nil && !errors.As(err, &wire) {
+			a.hangUp()
+		}
+		if again && errors.Is(err, control.ErrGone) {
+			continue
+		}
+		return err
+	}
+}
+
+// repeatable: methods that may be called twice for one command.
+func repeatable(method string) bool {
+	switch method {
+	case control.MethodCredentials, control.MethodList, control.MethodExplain, control.MethodStatus,
+		control.MethodGrantList, control.MethodVersion, control.MethodUnlock, control.MethodReload:
+		return true
+	}
+	return false
+}
+
+const (
+	startWait = 20 * time.Second // for a daemon to be ready
+	stopWait  = 15 * time.Second // for one to end
+)
+
+// start starts a daemon and connects to it. Of any number of commands that
+// do so at once, one starts it and the others wait for the lock.
+func (a *app) start(ctx context.Context) (*control.Client, error) {
+	return a.underStartLock(ctx, func(ctx context.Context, s *settings.Settings) (*control.Client, error) {
+		client, err := a.dial(ctx)
+		if err == nil || !errors.Is(err, control.ErrNotRunning) {
+			return client, err
+		}
+		return a.launch(ctx, s)
+	})
+}
+
+// restart ends the daemon of a.client and starts our own release.
+func (a *app) restart(ctx context.Context) (*control.Client, error) {
+	a.hangUp()
+	return a.underStartLock(ctx, func(ctx context.Context, s *settings.Settings) (*control.Client, error) {
+		client, err := a.dial(ctx)
+		if errors.Is(err, control.ErrNotRunning) {
+			return a.launch(ctx, s)
+		}
+		if err != nil {
+			return nil, err
+		}
+		var v control.VersionResult
+		err = client.Call(ctx, control.MethodVersion, control.Empty{}, &v, nil)
+		if err == nil && !(v.OnDemand && control.Older(v.Version, a.Version)) {
+			return client, nil // somebody has done it meanwhile
+		}
+		if err == nil {
+			err = a.end(ctx, client)
+		}
+		a.hangUp()
+		if err != nil && !errors.Is(err, control.ErrGone) {
+			return nil, err
+		}
+		return a.launch(ctx, s)
+	})
+}
+
+func (a *app) underStartLock(ctx context.Context, do func(context.Context, *settings.Settings) (*control.Client, error)) (*control.Client, error) {
+	s, err := a.settings()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startWait+stopWait)
+	defer cancel()
+	if err := os.MkdirAll(s.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot start keyfobd: cannot make its directory: %w", err)
+	}
+	path := filepath.Join(s.DataDir, "start.lock")
+	lock := flock.New(path, flock.SetPermissions(0o600))
+	if ok, err := lock.TryLockContext(ctx, 5*time.Millisecond); err != nil {
+		if ctx.Err() != nil {
+			return nil, failure("cannot start keyfobd: another keyfob has been starting it for too long", "see "+filepath.Join(s.DataDir, logName))
+		}
+		return nil, fmt.Errorf("cannot start keyfobd: cannot lock %s: %w", path, err)
+	} else if !ok {
+		return nil, fmt.Errorf("cannot start keyfobd: cannot lock %s", path)
+	}
+	defer func() { _ = lock.Close() }()
+	return do(ctx, s)
+}
+
+// logName is the log of a daemon started on demand, in the data directory.
+const logName = "keyfobd.log"
+
+// launch starts the daemon and connects once it is ready. The start lock is
+// held.
+func (a *app) launch(ctx context.Context, s *settings.Settings) (*control.Client, error) {
+	program, err := findDaemon()
+	if err != nil {
+		return nil, err
+	}
+	logFile, err := os.OpenFile(filepath.Join(s.DataDir, logName), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot start keyfobd: cannot open its log: %w", err)
+	}
+	defer func() { _ = logFile.Close() }()
+
+	ctx, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	cmd := &exec.Cmd{
+		Path:   program,
+		Args:   append([]string{program}, a.daemonArgs(s)...),
+		Env:    a.daemonEnv(),
+		Dir:    rootDir(program),
+		Stdout: logFile,
+		Stderr: logFile,
+	}
+	began, err := startDetached(cmd)
+	if err != nil {
+		return nil, fmt.Errorf("cannot start keyfobd: %w", err)
+	}
+	a.spawn = cmd.Process
+	if err := began.wait(ctx, func() bool { return a.connects(ctx, s.Socket) }); err != nil {
+		// It may have found the socket taken by a daemon of somebody else's
+		// making: then that one will do.
+		if a.connects(ctx, s.Socket) {
+			return a.client, nil
+		}
+		var p *problem
+		if errors.As(err, &p) && p.hint == "" {
+			p.hint = "see " + logFile.Name()
+		}
+		return nil, err
+	}
+	if !a.connects(ctx, s.Socket) {
+		return nil, failure("cannot start keyfobd: it is ready but does not answer on "+s.Socket, "see "+logFile.Name())
+	}
+	return a.client, nil
+}
+
+func (a *app) connects(ctx context.Context, socket string) bool {
+	client, err := control.Dial(ctx, socket)
+	if err != nil {
+		return false
+	}
+	client.Version = a.Version
+	a.client = client
+	return true
+}
+
+// findDaemon returns keyfobd's file: beside our own, links resolved, else on
+// PATH.
+func findDaemon() (string, error) {
+	name := "keyfobd"
+	if runtime.GOOS == "windows" {
+		name += ".exe"
+	}
+	own, err := os.Executable()
+	if err == nil {
+		if resolved, err := filepath.EvalSymlinks(own); err == nil {
+			own = resolved
+		}
+		beside := filepath.Join(filepath.Dir(own), name)
+		if st, err := os.Stat(beside); err == nil && !st.IsDir() {
+			return beside, nil
+		}
+	}
+	found, err := exec.LookPath(name)
+	if err != nil {
+		return "", failure(fmt.Sprintf("cannot start keyfobd: it is neither in %s nor on PATH", filepath.Dir(own)), "install keyfobd beside keyfob")
+	}
+	return filepath.Abs(found)
+}
+
+// daemonArgs are the resolved settings, and the others as they were named:
+// paths absolute, because the daemon runs in another directory.
+func (a *app) daemonArgs(s *settings.Settings) []string {
+	args := []string{"run", "--on-demand", "--data-dir", s.DataDir, "--socket", s.Socket, "--keystore", s.Keystore}
+	if s.ConfigFound {
+		args = append(args, "--config", s.ConfigFile)
+	}
+	named := func(flag, value, variable, resolved string) {
+		if value != "" || variable != "" && a.getenv(variable) != "" {
+			args = append(args, flag, resolved)
+		}
+	}
+	named("--profiles-file", a.flags.ProfilesFile, "KEYFOB_PROFILES_FILE", s.ProfilesFile)
+	named("--passphrase-file", a.flags.PassphraseFile, "KEYFOB_PASSPHRASE_FILE", s.PassphraseFile)
+	named("--imds", a.flags.IMDS, "", a.flags.IMDS)
+	named("--container", a.flags.Container, "", a.flags.Container)
+	named("--interactive", a.flags.Interactive, "", a.flags.Interactive)
+	named("--log-level", a.flags.LogLevel, "", a.flags.LogLevel)
+	named("--log-format", a.flags.LogFormat, "", a.flags.LogFormat)
+	return args
+}
+
+// end asks the daemon of client to end and waits until it has.
+func (a *app) end(ctx context.Context, client *control.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, stopWait)
+	defer cancel()
+	err := client.Call(ctx, control.MethodStop, control.Empty{}, nil, nil)
+	pid := client.Server().PID
+	if pid != client.ServerPID() {
+		pid = 0 // behind socket activation, or in another pid namespace
+	}
+	gone := watchProcess(pid)
+	defer gone.close()
+	var wire *control.Error
+	if errors.As(err, &wire) && wire.Code == control.CodeProtocol && pid > 0 {
+		// It does not understand the word, but by the kernel's word it is a
+		// process of our own user.
+		err = terminate(pid)
+	}
+	if err != nil && !errors.Is(err, control.ErrGone) {
+		return err
+	}
+	if err := client.WaitClosed(ctx); err != nil {
+		return failure(fmt.Sprintf("keyfobd (pid %d) has not ended in %s", client.Server().PID, stopWait), "")
+	}
+	a.hangUp()
+	for !gone.over() {
+		select {
+		case <-ctx.Done():
+			return failure(fmt.Sprintf("keyfobd (pid %d) has not ended in %s", pid, stopWait), "")
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+	return nil
+}

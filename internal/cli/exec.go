@@ -1,0 +1,232 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"keyfob/internal/control"
+)
+
+// exec is `keyfob exec`: a grant for one program, revoked when it ends.
+func (a *app) exec(in invocation) int {
+	const what = "run the program"
+	if len(in.rest) == 0 {
+		return a.fail(what, usage("cannot run a program: none is named", "keyfob exec [P] -- CMD …"))
+	}
+	program, err := a.lookPath(in.rest[0])
+	if err != nil {
+		return a.fail(what, failure("cannot run "+in.rest[0]+": "+err.Error(), ""))
+	}
+	c, err := a.context(in)
+	if err != nil {
+		return a.fail(what, err)
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), a.signInWait())
+	defer cancel()
+	var g control.GrantResult
+	err = a.call(ctx, control.MethodGrantAdd, control.GrantParams{
+		Context:  c,
+		Profiles: []string{c.Profile},
+		ForExec:  true,
+		ExecPID:  os.Getpid(),
+	}, &g, a.handler("exec"))
+	if err != nil {
+		return a.fail(what, err)
+	}
+	// From here on signals are the program's. One that ended us before this
+	// line left a grant that the daemon revokes because we are gone.
+	child := newChild()
+	defer child.close()
+	defer func() {
+		if err := a.revoke(g.ID); err != nil && !errors.Is(err, control.ErrNotRunning) {
+			a.fail("revoke the grant "+g.ID, err)
+		}
+	}()
+	a.hangUp()
+
+	env := a.execEnv(g)
+	if !a.opts.keepFiles {
+		s, err := a.settings()
+		if err != nil {
+			return a.fail(what, err)
+		}
+		files, err := makePrivateFiles(filepath.Join(s.DataDir, "exec"), g.Settings)
+		if err != nil {
+			return a.fail(what, err)
+		}
+		defer files.remove()
+		env = a.useFiles(env, files)
+	}
+	code, err := child.run(&exec.Cmd{
+		Path:   program,
+		Args:   in.rest,
+		Env:    env,
+		Stdin:  a.Stdin,
+		Stdout: a.Stdout,
+		Stderr: a.Stderr,
+	}, a.spawn)
+	if err != nil {
+		return a.fail(what, failure("cannot run "+in.rest[0]+": "+err.Error(), ""))
+	}
+	return code
+}
+
+// lookPath finds a program as a shell would, with the caller's PATH.
+func (a *app) lookPath(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	var e *exec.Error
+	if errors.As(err, &e) {
+		err = e.Err // without the name, which the message has
+	}
+	return path, err
+}
+
+// execEnv is the environment of the program: our own, with the grant in
+// place of whatever else would choose credentials.
+func (a *app) execEnv(g control.GrantResult) []string {
+	env := make([]string, 0, len(a.Environ)+8)
+	for _, e := range a.Environ {
+		if name, _, _ := strings.Cut(e, "="); !choosesCredentials(name) {
+			env = append(env, e)
+		}
+	}
+	env = setenv(env, "AWS_CONTAINER_CREDENTIALS_FULL_URI", g.URL)
+	env = setenv(env, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", g.TokenFile)
+	if g.Region != "" {
+		env = setenv(env, "AWS_REGION", g.Region)
+		env = setenv(env, "AWS_DEFAULT_REGION", g.Region)
+	}
+	return a.exemptFromProxy(env, g.URL)
+}
+
+// exemptFromProxy keeps requests for credentials away from a proxy: some
+// clients ask it for 127.0.0.1 too.
+func (a *app) exemptFromProxy(env []string, endpoint string) []string {
+	proxied := false
+	for _, name := range []string{"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"} {
+		proxied = proxied || a.getenv(name) != ""
+	}
+	host := hostOf(endpoint)
+	if !proxied || host == "" {
+		return env
+	}
+	// Some programs read only one of the two, so both say the same.
+	hosts := a.getenv("no_proxy")
+	if upper := a.getenv("NO_PROXY"); hosts == "" || len(upper) > len(hosts) {
+		hosts = upper
+	}
+	if hosts == "*" {
+		return env
+	}
+	for _, h := range strings.Split(hosts, ",") {
+		if strings.TrimSpace(h) == host {
+			host = ""
+		}
+	}
+	if host != "" && hosts != "" {
+		hosts += "," + host
+	} else if host != "" {
+		hosts = host
+	}
+	return setenv(setenv(env, "no_proxy", hosts), "NO_PROXY", hosts)
+}
+
+// hostOf is the host of a URL that keyfobd made: http://HOST:PORT/PATH.
+func hostOf(endpoint string) string {
+	_, rest, _ := strings.Cut(endpoint, "://")
+	authority, _, _ := strings.Cut(rest, "/")
+	if i := strings.LastIndexByte(authority, ':'); i >= 0 {
+		authority = authority[:i]
+	}
+	return strings.Trim(authority, "[]")
+}
+
+// useFiles points the program at the private files, and a keyfob in it at
+// what they replace.
+func (a *app) useFiles(env []string, f *privateFiles) []string {
+	for name, path := range map[string]string{
+		"AWS_CONFIG_FILE":             filepath.Join(f.dir, "config"),
+		"AWS_SHARED_CREDENTIALS_FILE": filepath.Join(f.dir, "credentials"),
+	} {
+		outer := ""
+		if value := a.getenv(name); value != "" {
+			outer = a.outerFile(name, value)
+		}
+		env = setenv(env, name, path)
+		env = unsetenv(env, outerPrefix+name)
+		if outer != "" {
+			env = setenv(env, outerPrefix+name, outer)
+		}
+	}
+	return setenv(env, execFilesVar, f.dir)
+}
+
+// privateFiles are the AWS files of one program: SDKs prefer files to the
+// container variables, so these hold no credentials.
+type privateFiles struct {
+	dir  string
+	lock *flock.Flock // held while the program runs: whoever finds it free may clean up
+}
+
+// makePrivateFiles makes them in a directory of their own below parent, and
+// removes what a killed keyfob has left there.
+func makePrivateFiles(parent, settings string) (*privateFiles, error) {
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the program's AWS files: %w", err)
+	}
+	sweep(parent)
+	dir, err := os.MkdirTemp(parent, "run-") // 0700
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the program's AWS files: %w", err)
+	}
+	f := &privateFiles{dir: dir, lock: flock.New(filepath.Join(dir, "lock"), flock.SetPermissions(0o600))}
+	if _, err = f.lock.TryLock(); err == nil {
+		body := "[default]\n" + settings
+		if !strings.HasSuffix(body, "\n") {
+			body += "\n"
+		}
+		err = os.WriteFile(filepath.Join(dir, "config"), []byte(body), 0o600)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "credentials"), nil, 0o600)
+	}
+	if err != nil {
+		f.remove()
+		return nil, fmt.Errorf("cannot make the program's AWS files: %w", err)
+	}
+	return f, nil
+}
+
+func (f *privateFiles) remove() {
+	_ = os.RemoveAll(f.dir)
+	_ = f.lock.Close()
+}
+
+// sweep removes directories whose keyfob has gone. One that is younger than
+// a minute may just be about to be locked.
+func sweep(parent string) {
+	dirs, err := filepath.Glob(filepath.Join(parent, "run-*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		st, err := os.Lstat(dir)
+		if err != nil || !st.IsDir() || time.Since(st.ModTime()) < time.Minute {
+			continue
+		}
+		lock := flock.New(filepath.Join(dir, "lock"), flock.SetPermissions(0o600))
+		if ok, err := lock.TryLock(); err == nil && ok {
+			_ = os.RemoveAll(dir)
+		}
+		_ = lock.Close()
+	}
+}

@@ -1,0 +1,116 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"keyfob/internal/control"
+)
+
+// grantAdd is `keyfob grant add`.
+func (a *app) grantAdd(in invocation) int {
+	const what = "make the grant"
+	names, err := a.mustName(in)
+	if err != nil {
+		return a.fail(what, err)
+	}
+	var profiles []string
+	for _, name := range strings.Split(names, ",") {
+		if name = strings.TrimSpace(name); name == "" {
+			return a.fail(what, usage(fmt.Sprintf("cannot make a grant for %q: a name is empty", names), ""))
+		}
+		profiles = append(profiles, name)
+	}
+	in.args, a.flags.Profile = profiles[:1], ""
+	c, err := a.context(in)
+	if err != nil {
+		return a.fail(what, err)
+	}
+	p := control.GrantParams{
+		Context:  c,
+		Profiles: profiles,
+		Expires:  int64(time.Duration(a.opts.expires) / time.Second),
+		Note:     a.opts.note,
+		AnyUser:  a.opts.anyUser,
+		Relative: a.opts.relative,
+	}
+	p.TokenFile = a.absolute(a.opts.tokenFile)
+	ctx, cancel := a.within(awsWait, c.MayAsk)
+	defer cancel()
+	var g control.GrantResult
+	if err := a.call(ctx, control.MethodGrantAdd, p, &g, a.handler("grant")); err != nil {
+		return a.fail(what, err)
+	}
+	if a.opts.json {
+		return a.printJSON(struct {
+			ID          string   `json:"id"`
+			Profiles    []string `json:"profiles"`
+			URL         string   `json:"url"`
+			RelativeURI string   `json:"relative_uri,omitempty"`
+			TokenFile   string   `json:"token_file"`
+			Expires     string   `json:"expires"`
+		}{g.ID, g.Profiles, g.URL, g.RelativeURI, g.TokenFile, g.Expires})
+	}
+	if g.RelativeURI != "" {
+		return a.print("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=" + g.RelativeURI + "\n")
+	}
+	return a.print("AWS_CONTAINER_CREDENTIALS_FULL_URI=" + g.URL + "\nAWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + g.TokenFile + "\n")
+}
+
+// grantList is `keyfob grant list`.
+func (a *app) grantList(invocation) int {
+	ctx, cancel := a.within(quickWait, false)
+	defer cancel()
+	var r control.GrantListResult
+	if err := a.call(ctx, control.MethodGrantList, control.Empty{}, &r, a.handler("grant")); err != nil {
+		return a.fail("list the grants", err)
+	}
+	if a.opts.json {
+		if r.Grants == nil {
+			r.Grants = []control.GrantResult{}
+		}
+		return a.printJSON(r)
+	}
+	if len(r.Grants) == 0 {
+		a.say("keyfob: there are no grants")
+		return exitDone
+	}
+	rows := [][]string{{"ID", "PROFILES", "EXPIRES", "URL", "NOTE"}}
+	for _, g := range r.Grants {
+		expires := "never"
+		if g.Expires != "" {
+			expires = localTime(g.Expires)
+		}
+		url := g.URL
+		if g.RelativeURI != "" {
+			url = g.RelativeURI
+		}
+		rows = append(rows, []string{g.ID, strings.Join(g.Profiles, ","), expires, url, g.Note})
+	}
+	return a.print(table(rows))
+}
+
+// grantRemove is `keyfob grant remove`.
+func (a *app) grantRemove(in invocation) int {
+	for _, id := range in.args {
+		if code := a.plainCall("revoke the grant "+id, control.MethodGrantRemove, control.GrantRemoveParams{ID: id}, "revoked "+id); code != exitDone {
+			return code
+		}
+	}
+	return exitDone
+}
+
+// revoke removes the grant of exec. It starts no daemon for it: one that
+// starts later finds the program gone and revokes the grant itself.
+func (a *app) revoke(id string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	a.hangUp() // what is left of the first connection may have been closed for idleness
+	client, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	return client.Call(ctx, control.MethodGrantRemove, control.GrantRemoveParams{ID: id}, nil, nil)
+}

@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"keyfob/internal/control"
+)
+
+// keyPair is what `add` reads from standard input.
+type keyPair struct {
+	AccessKeyID     string `json:"AccessKeyId"`
+	SecretAccessKey string `json:"SecretAccessKey"`
+	SessionToken    string `json:"SessionToken"`
+}
+
+// add is `keyfob add`.
+func (a *app) add(in invocation) int {
+	const what = "add the keys"
+	name, err := a.mustName(in)
+	if err != nil {
+		return a.fail(what, err)
+	}
+	pair, err := a.readPair(name)
+	if err != nil {
+		return a.fail(what, err)
+	}
+	ctx, cancel := a.within(awsWait, false)
+	defer cancel()
+	var r control.AddResult
+	err = a.call(ctx, control.MethodAdd, control.AddParams{
+		Profile:         name,
+		AccessKeyID:     pair.AccessKeyID,
+		SecretAccessKey: pair.SecretAccessKey,
+		Force:           a.opts.force,
+		AllowRoot:       a.opts.allowRoot,
+	}, &r, a.handler("add"))
+	if err != nil {
+		return a.fail(what, err)
+	}
+	switch {
+	case r.Warning != "":
+		a.say("keyfob: " + r.Warning)
+	case !r.Checked:
+		a.say("keyfob: the keys are stored unchecked")
+	}
+	if a.opts.json {
+		return a.printJSON(r)
+	}
+	if r.ARN != "" {
+		return a.print(fmt.Sprintf("added %s: %s\n", oneLine(name), oneLine(r.ARN)))
+	}
+	return a.print(fmt.Sprintf("added %s\n", oneLine(name)))
+}
+
+// readPair asks for a key pair, or reads it as JSON where standard input is
+// not a terminal. Its errors quote nothing of what was read.
+func (a *app) readPair(name string) (keyPair, error) {
+	var pair keyPair
+	if a.stdinIsTerminal() {
+		ctx := context.Background()
+		var err error
+		if pair.AccessKeyID, err = askTerminal(ctx, "AWS access key ID for "+oneLine(name)+": ", true); err == nil {
+			pair.SecretAccessKey, err = askTerminal(ctx, "AWS secret access key: ", false)
+		}
+		if errors.Is(err, errNoTerminal) {
+			return pair, person("cannot ask for the keys: there is no terminal", `give {"AccessKeyId": …, "SecretAccessKey": …} on standard input`)
+		}
+		if err != nil {
+			return pair, err
+		}
+	} else {
+		const form = `one object {"AccessKeyId": …, "SecretAccessKey": …}`
+		b, err := io.ReadAll(io.LimitReader(a.Stdin, maxLine+1))
+		if err != nil {
+			return pair, fmt.Errorf("cannot read standard input: %w", err)
+		}
+		b = bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))
+		if len(bytes.TrimSpace(b)) == 0 {
+			return pair, failure("cannot add the keys: standard input is empty", form)
+		}
+		if len(b) > maxLine || json.Unmarshal(b, &pair) != nil {
+			return pair, failure("cannot add the keys: standard input is not the JSON that is wanted", form)
+		}
+		if pair.AccessKeyID == "" || pair.SecretAccessKey == "" {
+			return pair, failure("cannot add the keys: standard input lacks AccessKeyId or SecretAccessKey", form)
+		}
+	}
+	pair.AccessKeyID = strings.TrimSpace(pair.AccessKeyID)
+	pair.SecretAccessKey = strings.TrimSpace(pair.SecretAccessKey)
+	switch {
+	case pair.AccessKeyID == "" || pair.SecretAccessKey == "":
+		return pair, failure("cannot add the keys: one of them is empty", "")
+	case pair.SessionToken != "" || strings.HasPrefix(pair.AccessKeyID, "ASIA"):
+		return pair, failure("cannot add temporary keys: the vault keeps long-lived ones", "give a key whose id begins with AKIA")
+	}
+	return pair, nil
+}
+
+// remove is `keyfob remove`.
+func (a *app) remove(in invocation) int {
+	const what = "remove the keys"
+	name, err := a.mustName(in)
+	if err != nil {
+		return a.fail(what, err)
+	}
+	if !a.opts.yes {
+		answer, err := "", errNoTerminal
+		if a.stdinIsTerminal() {
+			answer, err = askTerminal(context.Background(), "Remove the keys of "+oneLine(name)+" from the vault, and its sessions? [y/N] ", true)
+		}
+		switch {
+		case errors.Is(err, errNoTerminal):
+			return a.fail(what, usage("cannot remove the keys of "+name+": nobody can be asked", "keyfob remove "+name+" --yes"))
+		case err != nil:
+			return a.fail(what, err)
+		}
+		if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
+			return a.fail(what, failure("cannot remove the keys of "+name+": you said no", ""))
+		}
+	}
+	c, err := a.context(in)
+	if err != nil {
+		return a.fail(what, err)
+	}
+	return a.plainCall(what, control.MethodRemove, control.ProfileParams{Context: c}, "removed "+name)
+}

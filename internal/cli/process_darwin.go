@@ -1,0 +1,18 @@
+package cli
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// watchedProcess tells when a process has ended.
+type watchedProcess struct{ pid int }
+
+func watchProcess(pid int) *watchedProcess { return &watchedProcess{pid} }
+
+func (w *watchedProcess) over() bool {
+	return w.pid <= 0 || errors.Is(unix.Kill(w.pid, 0), unix.ESRCH)
+}
+
+func (w *watchedProcess) close() {}

@@ -1,0 +1,229 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"keyfob/internal/control"
+)
+
+// print writes a command's result to standard output.
+func (a *app) print(text string) int {
+	if _, err := a.Stdout.WriteString(text); err != nil {
+		return a.fail("write the result", err)
+	}
+	return exitDone
+}
+
+func (a *app) printJSON(v any) int {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		return a.fail("write the result", err)
+	}
+	return a.print(b.String())
+}
+
+// table lays rows out in columns; every cell is made harmless.
+func table(rows [][]string) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 2, 4, 2, ' ', 0)
+	for _, row := range rows {
+		for i, cell := range row {
+			if i > 0 {
+				fmt.Fprint(w, "\t")
+			}
+			if cell = oneLine(cell); cell == "" && i < len(row)-1 {
+				cell = "-"
+			}
+			fmt.Fprint(w, cell)
+		}
+		fmt.Fprintln(w)
+	}
+	_ = w.Flush()
+	return b.String()
+}
+
+// localTime shows a time of the wire in the person's zone, and how far off
+// it is.
+func localTime(stamp string) string {
+	t, err := time.Parse(time.RFC3339, stamp)
+	if err != nil {
+		return stamp
+	}
+	text := t.Local().Format("2006-01-02 15:04:05")
+	switch left := time.Until(t); {
+	case left > 0:
+		return text + " (in " + roughly(left) + ")"
+	default:
+		return text + " (" + roughly(-left) + " ago)"
+	}
+}
+
+// roughly shows a duration in the units that matter.
+func roughly(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", int(d.Hours())/24)
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	case d >= time.Minute:
+		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+	}
+	return fmt.Sprintf("%ds", int(d.Seconds()))
+}
+
+// list is `keyfob list`.
+func (a *app) list(invocation) int {
+	ctx, cancel := a.within(quickWait, false)
+	defer cancel()
+	var r control.ListResult
+	if err := a.call(ctx, control.MethodList, control.Empty{}, &r, a.handler("list")); err != nil {
+		return a.fail("list the profiles", err)
+	}
+	if r.Profiles == nil {
+		r.Profiles = []control.ListEntry{}
+	}
+	if a.opts.json {
+		return a.printJSON(r)
+	}
+	if len(r.Profiles) == 0 {
+		a.say("keyfob: there are no profiles")
+		a.hint("keyfob add P")
+		return exitDone
+	}
+	rows := [][]string{{"PROFILE", "SOURCE", "ACCOUNT", "SESSION UNTIL", "FROM"}}
+	for _, p := range r.Profiles {
+		var kinds []string
+		for _, o := range p.Origins {
+			kinds = append(kinds, o.Kind)
+		}
+		row := []string{p.Name, p.Source, p.Account, "", strings.Join(kinds, ", ")}
+		if p.Session != nil {
+			row[3] = localTime(p.Session.Expiration)
+		}
+		if p.Error != "" {
+			row = append(row, p.Error)
+		}
+		rows = append(rows, row)
+	}
+	return a.print(table(rows))
+}
+
+// status is `keyfob status`.
+func (a *app) status(invocation) int {
+	ctx, cancel := a.within(quickWait, false)
+	defer cancel()
+	var r control.StatusResult
+	var raw json.RawMessage
+	err := a.call(ctx, control.MethodStatus, control.Empty{}, &raw, a.handler("status"))
+	if err == nil {
+		err = json.Unmarshal(raw, &r)
+	}
+	if err != nil {
+		return a.fail("show the status", err)
+	}
+	if a.opts.json {
+		return a.printJSON(raw) // members of a newer daemon and all
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "keyfobd %s, pid %d, up %s\n", oneLine(r.Version), r.PID, roughly(time.Duration(r.UptimeSeconds)*time.Second))
+	state := "unlocked"
+	if r.Keystore.Locked {
+		state = "locked"
+	}
+	if r.Keystore.Error != "" {
+		state += ": " + r.Keystore.Error
+	}
+	fmt.Fprintf(&b, "vault: %s, %s\n", oneLine(r.Keystore.Backend), oneLine(state))
+	for _, e := range r.Endpoints {
+		line := e.Kind + " endpoint: " + e.Listen
+		if e.Profile != "" {
+			line += ", profile " + e.Profile
+		}
+		fmt.Fprintln(&b, oneLine(line))
+	}
+	if len(r.Sessions) > 0 {
+		rows := [][]string{{"PROFILE", "ACCESS KEY", "ACCOUNT", "EXPIRES", "NEXT REFRESH", "CALLERS"}}
+		for _, s := range r.Sessions {
+			row := []string{s.Profile, s.AccessKeyID, s.AccountID, localTime(s.Expiration), localTime(s.NextRefresh), fmt.Sprint(s.Callers)}
+			if s.LastError != "" {
+				row = append(row, s.LastError)
+			}
+			rows = append(rows, row)
+		}
+		fmt.Fprintf(&b, "\n%s", table(rows))
+	}
+	if len(r.Interactions) > 0 {
+		rows := [][]string{{"WAITS FOR YOU", "KIND", "UNTIL", "CALLERS"}}
+		for _, i := range r.Interactions {
+			row := []string{i.Profile, i.Kind, localTime(i.Expires), fmt.Sprint(i.Waiting)}
+			if i.URL != "" {
+				row = append(row, i.URL+" "+i.UserCode)
+			}
+			rows = append(rows, row)
+		}
+		fmt.Fprintf(&b, "\n%s", table(rows))
+		for _, i := range r.Interactions {
+			a.hint("keyfob login " + i.Profile)
+		}
+	}
+	if r.ReloadError != "" {
+		fmt.Fprintf(&b, "\nreload failed, what was read before is used: %s\n", oneLine(r.ReloadError))
+	}
+	for _, w := range r.Warnings {
+		fmt.Fprintf(&b, "\nwarning: %s\n", oneLine(w))
+	}
+	return a.print(b.String())
+}
+
+// versionInfo is `keyfob version --json`.
+type versionInfo struct {
+	Version  string                 `json:"version"`
+	Commit   string                 `json:"commit,omitempty"`
+	Go       string                 `json:"go"`
+	Platform string                 `json:"platform"`
+	Protocol int                    `json:"protocol"`
+	Daemon   *control.VersionResult `json:"daemon,omitempty"` // that runs
+}
+
+// printVersion is `keyfob version`. It starts no daemon.
+func (a *app) printVersion(invocation) int {
+	v := versionInfo{Version: a.Version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Protocol: control.Version}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				v.Commit = s.Value
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if client, err := a.dial(ctx); err == nil {
+		var d control.VersionResult
+		if client.Call(ctx, control.MethodVersion, control.Empty{}, &d, nil) == nil {
+			v.Daemon = &d
+		}
+	}
+	if a.opts.json {
+		return a.printJSON(v)
+	}
+	text := "keyfob " + v.Version
+	if v.Commit != "" {
+		text += " (" + v.Commit[:min(12, len(v.Commit))] + ")"
+	}
+	text += "\n"
+	if v.Daemon != nil {
+		text += oneLine(fmt.Sprintf("keyfobd %s, pid %d, %s", v.Daemon.Version, v.Daemon.PID, v.Daemon.Exe)) + "\n"
+	}
+	return a.print(text)
+}

@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+
+	"golang.org/x/term"
+)
+
+func hasTerminal() bool {
+	f, err := os.OpenFile("CONIN$", os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	_ = f.Close()
+	return true
+}
+
+// askTerminal asks on the console. A question that ctx settles meanwhile
+// still waits for its line.
+func askTerminal(ctx context.Context, question string, echo bool) (string, error) {
+	in, err := os.OpenFile("CONIN$", os.O_RDWR, 0)
+	if err != nil {
+		return "", errNoTerminal
+	}
+	defer func() { _ = in.Close() }()
+	out, err := os.OpenFile("CONOUT$", os.O_RDWR, 0)
+	if err != nil {
+		return "", errNoTerminal
+	}
+	defer func() { _ = out.Close() }()
+	_, _ = out.WriteString(question)
+	if echo {
+		line, err := bufio.NewReader(in).ReadString('\n')
+		if err != nil && line == "" {
+			return "", fmt.Errorf("cannot read the console: %w", err)
+		}
+		return trimCR([]byte(trimLF(line))), ctx.Err()
+	}
+	line, err := term.ReadPassword(int(in.Fd()))
+	_, _ = out.WriteString("\r\n")
+	if err != nil {
+		return "", fmt.Errorf("cannot read the console: %w", err)
+	}
+	return string(line), ctx.Err()
+}
+
+func trimLF(s string) string {
+	if n := len(s); n > 0 && s[n-1] == '\n' {
+		return s[:n-1]
+	}
+	return s
+}

@@ -1,0 +1,453 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// ErrNotRunning means that nobody listens on the socket. Dial wraps it.
+var ErrNotRunning = errors.New("keyfobd is not running")
+
+// ErrGone means that the daemon closed the connection before it replied, as
+// one does that is just ending.
+var ErrGone = errors.New("keyfobd ended the connection")
+
+// ErrNotTrusted means that the server of the socket is another user, who is
+// not the system daemon's. Nothing has been sent to it.
+var ErrNotTrusted = errors.New("the server belongs to another user")
+
+// Client is keyfob's side of one connection. It carries one call at a time.
+type Client struct {
+	// Version is keyfob's, for our Hello; to be set before the first call.
+	Version string
+
+	conn  Conn
+	lines lineReader
+	wmu   sync.Mutex // guards writes to conn
+
+	serverPID int // as the kernel says, 0 where it does not
+	greeted   bool
+	hello     Hello
+	id        int
+	kept      []byte // a line that Ask read and Await is to judge
+}
+
+// Dial connects to socket and checks that its server is the own user, root,
+// or for SystemSocket the owner of that socket's directory. Errors:
+// ErrNotRunning, ErrNotTrusted, ctx's.
+func Dial(ctx context.Context, socket string) (*Client, error) {
+	conn, pid, err := dial(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{conn: conn, serverPID: pid}
+	c.lines.r = conn
+	return c, nil
+}
+
+// NewClient returns a client on a connection whose server the caller trusts.
+func NewClient(conn Conn) *Client {
+	c := &Client{conn: conn}
+	c.lines.r = conn
+	return c
+}
+
+// Close closes the connection.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Server returns the daemon's Hello: the zero value before the first call.
+func (c *Client) Server() Hello { return c.hello }
+
+// ServerPID returns the process that listens, as the kernel tells it; 0
+// where it does not. With socket activation that is not the daemon.
+func (c *Client) ServerPID() int { return c.serverPID }
+
+// WaitClosed waits for the daemon to close the connection, as it does when it
+// ends. Its error is ctx's.
+func (c *Client) WaitClosed(ctx context.Context) error {
+	if err := c.conn.SetReadDeadline(time.Time{}); err != nil {
+		return nil
+	}
+	stop := afterDone(ctx, func() { _ = c.conn.SetReadDeadline(past) })
+	defer stop()
+	for {
+		if _, err := c.lines.next(); err != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// Call calls method and decodes the reply into result (nil to drop it). An
+// Event is given to onEvent; for a prompt, the Answer it returns is sent, and
+// its error ends the call. Errors: the daemon's *Error, ErrGone,
+// ErrLineTooLong, ctx's, or what the connection says. After any but an
+// *Error the client is of no further use.
+func (c *Client) Call(ctx context.Context, method string, params, result any, onEvent func(Event) (*Answer, error)) error {
+	var handle Handler
+	if onEvent != nil {
+		handle = func(_ context.Context, e Event) (*Answer, error) { return onEvent(e) }
+	}
+	return c.Do(ctx, method, params, result, handle)
+}
+
+// Handler is told of a call's events. Its context ends with the call: when
+// somebody else has answered the question meanwhile, say. For a prompt it
+// returns the answer; its error ends the call.
+type Handler func(ctx context.Context, e Event) (*Answer, error)
+
+// Do is Call with a handler that learns when its question is settled.
+func (c *Client) Do(ctx context.Context, method string, params, result any, handle Handler) error {
+	raw, err := json.Marshal(params)
+	if err != nil {
+		return fmt.Errorf("cannot encode a request: %w", err)
+	}
+	reply, err := c.DoRaw(ctx, method, raw, handle)
+	if err != nil {
+		return err
+	}
+	if out, ok := result.(*json.RawMessage); ok {
+		*out = append(json.RawMessage(nil), reply...)
+		return nil
+	}
+	if result == nil {
+		return nil
+	}
+	if err := json.Unmarshal(reply, result); err != nil {
+		return fmt.Errorf("cannot read keyfobd's reply: %w", errNoJSON)
+	}
+	return nil
+}
+
+// DoRaw is Do for who has the params as JSON and wants the result as it was
+// written. The result is valid until the next call.
+func (c *Client) DoRaw(ctx context.Context, method string, params []byte, handle Handler) (json.RawMessage, error) {
+	if err := c.makePatient(); err != nil {
+		return nil, err
+	}
+	deadline, _ := ctx.Deadline()
+	if err := c.conn.SetWriteDeadline(deadline); err != nil {
+		return nil, err
+	}
+	if result, done, err := c.begin(method, params); done {
+		if err != nil && ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return result, err
+	}
+	return c.Await(ctx, handle)
+}
+
+// begin sends a request. done is true only if that failed.
+func (c *Client) begin(method string, params []byte) (result json.RawMessage, done bool, err error) {
+	c.id++
+	err = c.send(c.request(method, params))
+	if err == nil {
+		return nil, false, nil
+	}
+	// A daemon that refused us, or that was just ending, may have said so
+	// before it closed.
+	if line, e := c.line(); e == nil {
+		if _, done, refused := c.settled(line); done && refused != nil {
+			return nil, true, refused
+		}
+	}
+	return nil, true, c.explain(err)
+}
+
+// Ask is the beginning of a call on a client of DialQuick: it sends the
+// request and waits at most until deadline for the first line of the answer.
+// Where that is not yet the reply, done is false and Await goes on.
+func (c *Client) Ask(deadline time.Time, method string, params []byte) (result json.RawMessage, done bool, err error) {
+	if err := c.conn.SetReadDeadline(deadline); err != nil {
+		return nil, true, err
+	}
+	if err := c.conn.SetWriteDeadline(deadline); err != nil {
+		return nil, true, err
+	}
+	if result, done, err := c.begin(method, params); done {
+		return result, true, err
+	}
+	line, err := c.line()
+	if err != nil {
+		return nil, true, c.explain(err)
+	}
+	if result, done, err = c.settled(line); !done {
+		c.kept = append([]byte(nil), line...)
+	}
+	return result, done, err
+}
+
+// Await waits for the reply to the request that was sent.
+func (c *Client) Await(ctx context.Context, handle Handler) (json.RawMessage, error) {
+	if err := c.makePatient(); err != nil {
+		return nil, err
+	}
+	deadline, _ := ctx.Deadline()
+	if err := c.conn.SetReadDeadline(deadline); err != nil {
+		return nil, err
+	}
+	if err := c.conn.SetWriteDeadline(deadline); err != nil {
+		return nil, err
+	}
+	stop := afterDone(ctx, func() {
+		_ = c.conn.SetReadDeadline(past)
+		_ = c.conn.SetWriteDeadline(past)
+	})
+	defer stop()
+	p := prompts{client: c, handle: handle}
+	defer p.stop()
+	for {
+		line, err := c.kept, error(nil)
+		if c.kept = nil; line == nil {
+			line, err = c.line()
+		}
+		if err != nil {
+			switch failed := p.failure(); {
+			case failed != nil:
+				return nil, failed
+			case ctx.Err() != nil:
+				return nil, ctx.Err()
+			}
+			return nil, c.explain(err)
+		}
+		result, done, err := c.settled(line)
+		if done {
+			return result, err
+		}
+		var e Event
+		if err := json.Unmarshal(line, &e); err != nil || e.Event == "" {
+			return nil, fmt.Errorf("cannot read keyfobd's reply: %w", errNoJSON)
+		}
+		if err := p.event(ctx, e); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// makePatient gives a client of DialQuick a connection that can be waited on
+// and woken from.
+func (c *Client) makePatient() error {
+	quick, ok := c.conn.(interface{ patient() (Conn, error) })
+	if !ok {
+		return nil
+	}
+	conn, err := quick.patient()
+	if err != nil {
+		return err
+	}
+	c.conn, c.lines.r = conn, conn
+	return nil
+}
+
+// request is the line of a call, behind our Hello if it is the first.
+func (c *Client) request(method string, params []byte) []byte {
+	line := make([]byte, 0, 512+len(params))
+	if c.id == 1 {
+		line = append(line, `{"keyfob":`...)
+		line = strconv.AppendInt(line, Version, 10)
+		line = append(line, `,"version":"`...)
+		line = append(line, c.Version...) // set by the build: nothing to escape
+		line = append(line, '"', '}', '\n')
+	}
+	line = append(line, `{"id":`...)
+	line = strconv.AppendInt(line, int64(c.id), 10)
+	line = append(line, `,"method":"`...)
+	line = append(line, method...) // one of the Method constants: nothing to escape
+	line = append(line, '"')
+	if len(params) > 0 {
+		line = append(line, `,"params":`...)
+		line = append(line, params...)
+	}
+	return append(line, '}', '\n')
+}
+
+// line returns the next line that is no Hello.
+func (c *Client) line() ([]byte, error) {
+	line, err := c.lines.next()
+	if err != nil || c.greeted {
+		return line, err
+	}
+	c.greeted = true
+	if !c.hello.parse(line) && json.Unmarshal(line, &c.hello) != nil || c.hello.Keyfob == 0 {
+		return nil, &Error{Code: CodeProtocol, Message: "cannot talk to the daemon: what answers is not keyfobd"}
+	}
+	if c.hello.Keyfob != Version {
+		return nil, &Error{Code: CodeProtocol,
+			Message: fmt.Sprintf("cannot talk to keyfobd %s (pid %d): it speaks version %d of the control protocol and keyfob %s speaks %d", c.hello.Version, c.hello.PID, c.hello.Keyfob, c.Version, Version),
+			Hint:    "keyfob stop"}
+	}
+	return c.lines.next()
+}
+
+// parse takes a Hello of the form that keyfobd writes, without the decoder,
+// whose first use costs a tenth of keyfob's running time.
+func (h *Hello) parse(line []byte) bool {
+	rest, ok := bytes.CutPrefix(line, []byte(`{"keyfob":1,"version":"`))
+	if !ok || Version != 1 {
+		return false
+	}
+	version, rest, ok := bytes.Cut(rest, []byte(`","pid":`))
+	if !ok || bytes.ContainsAny(version, `"\`) {
+		return false
+	}
+	digits, ok := bytes.CutSuffix(rest, []byte{'}'})
+	if !ok {
+		return false
+	}
+	pid, err := strconv.Atoi(string(digits))
+	if err != nil {
+		return false
+	}
+	*h = Hello{Keyfob: Version, Version: string(version), PID: pid}
+	return true
+}
+
+// settled reports whether line is the reply to the call under way, and what
+// it says.
+func (c *Client) settled(line []byte) (result json.RawMessage, done bool, err error) {
+	if result, ok := c.plainResult(line); ok {
+		return result, true, nil
+	}
+	var r Reply
+	if err := json.Unmarshal(line, &r); err != nil {
+		return nil, true, fmt.Errorf("cannot read keyfobd's reply: %w", errNoJSON)
+	}
+	switch {
+	case r.Error != nil && (r.ID == c.id || r.ID == 0): // 0: refused before it read our request
+		return nil, true, r.Error
+	case r.Result != nil && r.ID == c.id:
+		return r.Result, true, nil
+	case r.Error != nil || r.Result != nil:
+		return nil, true, fmt.Errorf("cannot use keyfobd's reply: it is for call %d, this is %d", r.ID, c.id)
+	}
+	return nil, false, nil
+}
+
+// plainResult takes the result out of `{"id":N,"result":…}`, as every daemon
+// writes it, without decoding: keyfob credential-process prints it as it is.
+func (c *Client) plainResult(line []byte) (json.RawMessage, bool) {
+	var head [48]byte
+	want := append(head[:0], `{"id":`...)
+	want = strconv.AppendInt(want, int64(c.id), 10)
+	want = append(want, `,"result":`...)
+	if !bytes.HasPrefix(line, want) || line[len(line)-1] != '}' {
+		return nil, false
+	}
+	result := line[len(want) : len(line)-1]
+	return result, json.Valid(result)
+}
+
+func (c *Client) send(line []byte) error {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	if len(line) > MaxLine {
+		return ErrLineTooLong
+	}
+	_, err := c.conn.Write(line)
+	return err
+}
+
+// explain turns what the connection says into words.
+func (c *Client) explain(err error) error {
+	var e *Error
+	switch {
+	case errors.As(err, &e) || errors.Is(err, ErrLineTooLong):
+		return err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return context.DeadlineExceeded
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), isHangUp(err):
+		return ErrGone
+	}
+	return fmt.Errorf("cannot talk to keyfobd: %w", err)
+}
+
+// prompts puts questions to the handler, one after the other, in a goroutine
+// of its own, so that a reply that comes meanwhile is seen. stop joins it.
+type prompts struct {
+	client *Client
+	handle Handler
+
+	cancel context.CancelFunc // nil while no goroutine runs
+	queue  chan Event
+	done   chan struct{}
+
+	mu  sync.Mutex // guards err
+	err error
+}
+
+const maxPrompts = 16 // waiting for one call; more is no daemon of ours
+
+func (p *prompts) event(ctx context.Context, e Event) error {
+	if p.handle == nil {
+		if e.Event == EventPrompt {
+			return &Error{Code: CodeInteraction, Message: "cannot answer keyfobd's question here"}
+		}
+		return nil
+	}
+	if e.Event != EventPrompt || e.Prompt == nil {
+		_, err := p.handle(ctx, e)
+		return err
+	}
+	if p.cancel == nil {
+		ctx, p.cancel = context.WithCancel(ctx)
+		p.queue = make(chan Event, maxPrompts)
+		p.done = make(chan struct{})
+		go p.run(ctx)
+	}
+	select {
+	case p.queue <- e:
+		return nil
+	default:
+		return errors.New("cannot answer keyfobd: it asks too many questions at once")
+	}
+}
+
+func (p *prompts) run(ctx context.Context) {
+	defer close(p.done)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-p.queue:
+			answer, err := p.handle(ctx, e)
+			if err == nil && answer != nil {
+				answer.ID, answer.Interaction = e.ID, e.Prompt.Interaction
+				var line []byte
+				if line, err = json.Marshal(answer); err == nil {
+					err = p.client.send(append(line, '\n'))
+				}
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil {
+				p.mu.Lock()
+				p.err = err
+				p.mu.Unlock()
+				_ = p.client.conn.SetReadDeadline(past) // wakes the reader
+				return
+			}
+		}
+	}
+}
+
+func (p *prompts) failure() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+func (p *prompts) stop() {
+	if p.cancel != nil {
+		p.cancel()
+		<-p.done
+	}
+}

@@ -1,0 +1,190 @@
+//go:build linux || darwin
+
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// SystemSocket is where a system daemon listens.
+const SystemSocket = "/run/keyfob/keyfob.sock"
+
+// dial connects without package net (see Conn). An os.File on a non-blocking
+// socket has deadlines and is no slower.
+func dial(ctx context.Context, socket string) (Conn, int, error) {
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		fd, err := newSocket()
+		if err != nil {
+			return nil, 0, fmt.Errorf("cannot make a socket: %w", err)
+		}
+		err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: socket})
+		if err == nil {
+			pid, err := trust(fd, socket)
+			if err != nil {
+				_ = syscall.Close(fd)
+				return nil, 0, err
+			}
+			return os.NewFile(uintptr(fd), socket), pid, nil
+		}
+		_ = syscall.Close(fd)
+		if err != syscall.EAGAIN && err != syscall.EINTR {
+			return nil, 0, dialError(socket, err)
+		}
+		// The daemon's queue is full: Linux says so at once.
+		select {
+		case <-ctx.Done():
+			return nil, 0, fmt.Errorf("cannot connect to %s: keyfobd accepts nobody: %w", socket, ctx.Err())
+		case <-time.After(wait):
+		}
+	}
+}
+
+func dialError(socket string, err error) error {
+	switch err {
+	case syscall.ENOENT, syscall.ECONNREFUSED, syscall.ENOTDIR:
+		return fmt.Errorf("%w (%s)", ErrNotRunning, socket)
+	case syscall.EINVAL, syscall.ENAMETOOLONG:
+		return fmt.Errorf("cannot connect to %s: the path is too long for a socket", socket)
+	case syscall.EAGAIN:
+		return fmt.Errorf("cannot connect to %s: keyfobd accepts nobody: %w", socket, os.ErrDeadlineExceeded)
+	}
+	return fmt.Errorf("cannot connect to %s: %w", socket, err)
+}
+
+// DialQuick is Dial for one short call (Ask), on a socket that blocks: a
+// program that ends after one answer is spared the runtime's poller and its
+// threads. It waits at most until deadline for a daemon whose queue is full.
+func DialQuick(socket string, deadline time.Time) (*Client, error) {
+	fd, err := newSocket()
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a socket: %w", err)
+	}
+	conn := &quickConn{fd: fd, name: socket}
+	if err = syscall.SetNonblock(fd, false); err == nil {
+		err = conn.SetWriteDeadline(deadline)
+	}
+	if err == nil {
+		err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: socket})
+	}
+	pid := 0
+	if err == nil {
+		pid, err = trust(fd, socket)
+	} else {
+		err = dialError(socket, err)
+	}
+	if err != nil {
+		_ = syscall.Close(fd)
+		return nil, err
+	}
+	c := &Client{conn: conn, serverPID: pid}
+	c.lines.r = conn
+	return c, nil
+}
+
+// quickConn is a blocking socket with the kernel's time limits.
+type quickConn struct {
+	fd   int
+	name string
+}
+
+func (q *quickConn) Read(b []byte) (int, error) {
+	for {
+		n, err := syscall.Read(q.fd, b)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			return 0, os.ErrDeadlineExceeded
+		case err != nil:
+			return 0, err
+		case n == 0:
+			return 0, io.EOF
+		}
+		return n, nil
+	}
+}
+
+func (q *quickConn) Write(b []byte) (int, error) {
+	for written := 0; ; {
+		n, err := syscall.Write(q.fd, b[written:])
+		if n > 0 {
+			written += n
+		}
+		switch {
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			return written, os.ErrDeadlineExceeded
+		case err != nil:
+			return written, err
+		}
+		if written == len(b) {
+			return written, nil
+		}
+	}
+}
+
+func (q *quickConn) SetReadDeadline(t time.Time) error  { return q.limit(syscall.SO_RCVTIMEO, t) }
+func (q *quickConn) SetWriteDeadline(t time.Time) error { return q.limit(syscall.SO_SNDTIMEO, t) }
+
+func (q *quickConn) limit(option int, t time.Time) error {
+	var tv syscall.Timeval // zero: without end
+	if !t.IsZero() {
+		tv = syscall.NsecToTimeval(max(int64(time.Until(t)), int64(time.Millisecond)))
+	}
+	return syscall.SetsockoptTimeval(q.fd, syscall.SOL_SOCKET, option, &tv)
+}
+
+func (q *quickConn) Close() error { return syscall.Close(q.fd) }
+
+// patient hands the socket over to the runtime's poller.
+func (q *quickConn) patient() (Conn, error) {
+	if err := syscall.SetNonblock(q.fd, true); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(q.fd), q.name), nil
+}
+
+// trust checks who listens. The kernel keeps the credentials of the process
+// that called listen.
+func trust(fd int, socket string) (pid int, err error) {
+	uid, pid, err := serverOf(fd)
+	if err != nil {
+		return 0, fmt.Errorf("cannot tell whose server %s is: %w", socket, err)
+	}
+	if uid == 0 || uid == os.Geteuid() {
+		return pid, nil
+	}
+	if socket == SystemSocket && systemOwner(filepath.Dir(socket)) == uid {
+		return pid, nil
+	}
+	return 0, fmt.Errorf("cannot trust %s: %w (uid %d)", socket, ErrNotTrusted, uid)
+}
+
+// systemOwner returns the owner of the system daemon's directory, which root
+// made for it and which nobody else can write to; -1 if it is not so.
+func systemOwner(dir string) int {
+	owner := -1
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		var st syscall.Stat_t
+		if err := syscall.Lstat(d, &st); err != nil || uint32(st.Mode)&syscall.S_IFMT != syscall.S_IFDIR || st.Mode&0o022 != 0 {
+			return -1
+		}
+		if d == dir {
+			owner = int(st.Uid)
+		} else if st.Uid != 0 {
+			return -1
+		}
+	}
+	return owner
+}
+
+func isHangUp(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN)
+}

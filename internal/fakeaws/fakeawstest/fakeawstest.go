@@ -1,0 +1,22 @@
+// Package fakeawstest starts a fake AWS for the length of a test.
+package fakeawstest
+
+import (
+	"context"
+	"testing"
+
+	"keyfob/internal/fakeaws"
+)
+
+// Start returns an empty fake AWS and its URL, served on 127.0.0.1 until the
+// test ends.
+func Start(t testing.TB) (*fakeaws.Server, string) {
+	t.Helper()
+	s := fakeaws.New()
+	url, stop, err := s.Start(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return s, url
+}

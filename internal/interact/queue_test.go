@@ -1,0 +1,530 @@
+package interact
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"keyfob/internal/cred"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	keyA = cred.KeyOf("test", map[string]string{"name": "a"}, cred.LinkKey{})
+	keyB = cred.KeyOf("test", map[string]string{"name": "b"}, cred.LinkKey{})
+	keyC = cred.KeyOf("test", map[string]string{"name": "c"}, cred.LinkKey{})
+)
+
+func question(profile string) cred.Question {
+	return cred.Question{Kind: cred.AskMFA, Profile: profile, Serial: "arn:aws:iam::123456789012:mfa/me", Text: "MFA code"}
+}
+
+// person is an Answerer. Each Prompt is one entry in asked, and is answered
+// by what answer does; nil waits until the prompt is over.
+type person struct {
+	place  string
+	answer func(ctx context.Context, p Pending) (cred.Secret, error)
+
+	open, most, asked, over atomic.Int32
+}
+
+func (p *person) Place() string { return p.place }
+
+func (p *person) Prompt(ctx context.Context, q Pending) (cred.Secret, error) {
+	p.asked.Add(1)
+	if n := p.open.Add(1); n > p.most.Load() {
+		p.most.Store(n)
+	}
+	defer p.open.Add(-1)
+	if p.answer != nil {
+		return p.answer(ctx, q)
+	}
+	<-ctx.Done()
+	p.over.Add(1)
+	return cred.Secret{}, ctx.Err()
+}
+
+// after answers with value after d.
+func after(d time.Duration, value string) func(context.Context, Pending) (cred.Secret, error) {
+	return func(ctx context.Context, _ Pending) (cred.Secret, error) {
+		select {
+		case <-time.After(d):
+			return cred.NewSecret(value), nil
+		case <-ctx.Done():
+			return cred.Secret{}, ctx.Err()
+		}
+	}
+}
+
+func refuse(ctx context.Context, _ Pending) (cred.Secret, error) {
+	time.Sleep(time.Second)
+	return cred.Secret{}, fmt.Errorf("at the prompt: %w", ErrRefused)
+}
+
+func wantInteraction(t *testing.T, err error, key cred.LinkKey, profile, why string) {
+	t.Helper()
+	var ie *cred.InteractionError
+	if !errors.As(err, &ie) || ie.Key != key || ie.Profile != profile || ie.Kind != cred.AskMFA ||
+		ie.Hint() != "keyfob login "+profile || !strings.HasPrefix(ie.Error(), "cannot ") || !strings.Contains(ie.Error(), why) {
+		t.Errorf("error is %#v (%v), want an InteractionError of %s about %q", err, err, profile, why)
+	}
+}
+
+func TestHundredsOfCallersAreOnePrompt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		p := &person{answer: after(5*time.Second, "123456")}
+		defer q.Attach([]cred.LinkKey{keyA}, p)()
+		var wg sync.WaitGroup
+		for range 500 {
+			wg.Go(func() {
+				got, err := q.Ask(t.Context(), keyA, question("dev"))
+				if err != nil || got.Reveal() != "123456" {
+					t.Errorf("%q, %v", got.Reveal(), err)
+				}
+			})
+		}
+		synctest.Wait()
+		pending := q.Pending()
+		if len(pending) != 1 || pending[0].Waiting != 500 || pending[0].Profile != "dev" || pending[0].Kind != cred.AskMFA || pending[0].ID == "" {
+			t.Errorf("pending: %+v", pending)
+		}
+		if d := pending[0].Expires.Sub(pending[0].Since); d != 10*time.Minute {
+			t.Errorf("expires after %v", d)
+		}
+		wg.Wait()
+		if p.asked.Load() != 1 {
+			t.Errorf("%d prompts", p.asked.Load())
+		}
+		if len(q.Pending()) != 0 {
+			t.Errorf("an answered question is pending: %+v", q.Pending())
+		}
+	})
+}
+
+// Three hundred commands in one terminal, each of which could ask, are one
+// prompt there; another terminal gets its own.
+func TestOnePromptAtAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		var open, asked, most atomic.Int32
+		count := func(ctx context.Context, p Pending) (cred.Secret, error) {
+			asked.Add(1)
+			if n := open.Add(1); n > most.Load() {
+				most.Store(n)
+			}
+			defer open.Add(-1)
+			return after(time.Second, "1")(ctx, p)
+		}
+		other := &person{place: "tty:2"}
+		defer q.Attach([]cred.LinkKey{keyA}, other)()
+		var wg sync.WaitGroup
+		for i := range 300 {
+			key := []cred.LinkKey{keyA, keyB, keyC}[i%3]
+			wg.Go(func() {
+				defer q.Attach([]cred.LinkKey{key}, &person{place: "tty:1", answer: count})()
+				if _, err := q.Ask(t.Context(), key, question("dev")); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if asked.Load() != 3 || most.Load() != 1 {
+			t.Errorf("%d prompts for three keys, %d at once", asked.Load(), most.Load())
+		}
+		if other.asked.Load() != 1 || other.over.Load() != 1 {
+			t.Errorf("the other terminal: asked %d, told it is over %d", other.asked.Load(), other.over.Load())
+		}
+	})
+}
+
+func TestFirstAnswerWins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		slow, fast := &person{}, &person{answer: after(3*time.Second, "fast")}
+		defer q.Attach([]cred.LinkKey{keyA}, slow)()
+		defer q.Attach([]cred.LinkKey{keyA}, fast)()
+		unrelated := &person{}
+		defer q.Attach([]cred.LinkKey{keyB}, unrelated)()
+		got, err := q.Ask(t.Context(), keyA, question("dev"))
+		if err != nil || got.Reveal() != "fast" {
+			t.Errorf("%q, %v", got.Reveal(), err)
+		}
+		synctest.Wait()
+		if slow.asked.Load() != 1 || slow.over.Load() != 1 {
+			t.Errorf("the other: asked %d, over %d", slow.asked.Load(), slow.over.Load())
+		}
+		if unrelated.asked.Load() != 0 {
+			t.Error("somebody who can't answer was asked")
+		}
+	})
+}
+
+func TestOneAnswererIsAskedOneThingAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		p := &person{}
+		p.answer = func(ctx context.Context, pending Pending) (cred.Secret, error) {
+			return after(time.Second, "for "+pending.Profile)(ctx, pending)
+		}
+		defer q.Attach([]cred.LinkKey{keyA, keyB, keyC}, p)()
+		var wg sync.WaitGroup
+		for i, key := range []cred.LinkKey{keyA, keyB, keyC} {
+			profile := string(rune('a' + i))
+			wg.Go(func() {
+				got, err := q.Ask(t.Context(), key, question(profile))
+				if err != nil || got.Reveal() != "for "+profile {
+					t.Errorf("%s: %q, %v", profile, got.Reveal(), err)
+				}
+			})
+		}
+		wg.Wait()
+		if p.asked.Load() != 3 || p.most.Load() != 1 {
+			t.Errorf("asked %d, at once %d", p.asked.Load(), p.most.Load())
+		}
+	})
+}
+
+func TestNobodyThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		for range 3 {
+			_, err := q.Ask(t.Context(), keyA, question("dev"))
+			wantInteraction(t, err, keyA, "dev", "nobody is there")
+		}
+		first := q.Pending()
+		if len(first) != 1 || first[0].Waiting != 0 || first[0].Key != keyA {
+			t.Fatalf("pending: %+v", first)
+		}
+		// Who comes later is not asked before the next Ask, and then
+		// answers the same interaction.
+		p := &person{answer: after(time.Second, "1")}
+		defer q.Attach([]cred.LinkKey{keyA}, p)()
+		synctest.Wait()
+		if p.asked.Load() != 0 {
+			t.Error("asked without an Ask")
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := q.Ask(t.Context(), keyA, question("dev")); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		if now := q.Pending(); len(now) != 1 || now[0].ID != first[0].ID || now[0].Waiting != 1 {
+			t.Errorf("pending: %+v", now)
+		}
+		wg.Wait()
+		if len(q.Pending()) != 0 {
+			t.Error("still pending")
+		}
+	})
+}
+
+func TestPendingExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{Expiry: time.Minute})
+		_, _ = q.Ask(t.Context(), keyA, question("dev"))
+		time.Sleep(59 * time.Second)
+		if len(q.Pending()) != 1 {
+			t.Error("gone too early")
+		}
+		time.Sleep(time.Second)
+		if len(q.Pending()) != 0 {
+			t.Error("still shown")
+		}
+	})
+}
+
+func TestRefusalCoolsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		p := &person{answer: refuse}
+		defer q.Attach([]cred.LinkKey{keyA, keyB}, p)()
+		bystander := &person{}
+		defer q.Attach([]cred.LinkKey{keyA}, bystander)()
+		var wg sync.WaitGroup
+		for range 200 {
+			wg.Go(func() {
+				_, err := q.Ask(t.Context(), keyA, question("dev"))
+				wantInteraction(t, err, keyA, "dev", "refused")
+			})
+		}
+		wg.Wait()
+		synctest.Wait()
+		if p.asked.Load() != 1 || bystander.over.Load() != 1 {
+			t.Errorf("asked %d, bystander told %d", p.asked.Load(), bystander.over.Load())
+		}
+		if len(q.Pending()) != 0 {
+			t.Error("a refused question is pending")
+		}
+		time.Sleep(59 * time.Second)
+		_, err := q.Ask(t.Context(), keyA, question("dev"))
+		wantInteraction(t, err, keyA, "dev", "asked again in 1s")
+		if p.asked.Load() != 1 {
+			t.Error("asked during the cool-down")
+		}
+		if len(q.Pending()) != 1 {
+			t.Error("what is needed during the cool-down is not shown")
+		}
+		p.answer = after(time.Second, "1")
+		if _, err := q.Ask(t.Context(), keyB, question("other")); err != nil {
+			t.Errorf("the cool-down reaches another key: %v", err)
+		}
+		time.Sleep(time.Second) // the cool-down of the bystander's key ends
+		if _, err := q.Ask(t.Context(), keyA, question("dev")); err != nil {
+			t.Errorf("after the cool-down: %v", err)
+		}
+	})
+}
+
+func TestResetEndsACoolDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		p := &person{answer: refuse}
+		defer q.Attach([]cred.LinkKey{keyA}, p)()
+		_, err := q.Ask(t.Context(), keyA, question("dev"))
+		wantInteraction(t, err, keyA, "dev", "refused")
+		q.Reset(keyA)
+		p.answer = after(time.Second, "1")
+		if _, err := q.Ask(t.Context(), keyA, question("dev")); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		p := &person{}
+		defer q.Attach([]cred.LinkKey{keyA}, p)()
+		start := time.Now()
+		var wg sync.WaitGroup
+		for i := range 100 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * time.Second)
+				_, err := q.Ask(t.Context(), keyA, question("dev"))
+				wantInteraction(t, err, keyA, "dev", "nobody answered in 10m")
+			})
+		}
+		wg.Wait()
+		if d := time.Since(start); d != 10*time.Minute {
+			t.Errorf("after %v", d)
+		}
+		synctest.Wait()
+		if p.asked.Load() != 1 || p.over.Load() != 1 {
+			t.Errorf("asked %d, over %d", p.asked.Load(), p.over.Load())
+		}
+		_, err := q.Ask(t.Context(), keyA, question("dev"))
+		wantInteraction(t, err, keyA, "dev", "asked again in 1m0s")
+	})
+}
+
+func TestDetachInTheMiddle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		first, second := &person{place: "tty:1"}, &person{place: "tty:1", answer: after(time.Second, "second")}
+		detachFirst := q.Attach([]cred.LinkKey{keyA}, first)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			got, err := q.Ask(t.Context(), keyA, question("dev"))
+			if err != nil || got.Reveal() != "second" {
+				t.Errorf("%q, %v", got.Reveal(), err)
+			}
+		})
+		synctest.Wait()
+		detachSecond := q.Attach([]cred.LinkKey{keyA}, second) // came while it was asked
+		synctest.Wait()
+		if second.asked.Load() != 0 {
+			t.Error("two prompts at one place")
+		}
+		detachFirst()
+		if first.over.Load() != 1 || first.open.Load() != 0 {
+			t.Error("detach returned before the prompt ended")
+		}
+		wg.Wait()
+		detachSecond()
+		detachSecond()
+	})
+}
+
+func TestLastOneDetaches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		p := &person{}
+		detach := q.Attach([]cred.LinkKey{keyA}, p)
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				_, err := q.Ask(t.Context(), keyA, question("dev"))
+				wantInteraction(t, err, keyA, "dev", "left without an answer")
+			})
+		}
+		synctest.Wait()
+		detach()
+		wg.Wait()
+		if got := q.Pending(); len(got) != 1 || got[0].Waiting != 0 {
+			t.Errorf("pending: %+v", got)
+		}
+		// abandoned: cools down
+		defer q.Attach([]cred.LinkKey{keyA}, p)()
+		_, err := q.Ask(t.Context(), keyA, question("dev"))
+		wantInteraction(t, err, keyA, "dev", "asked again in 1m")
+		if p.asked.Load() != 1 {
+			t.Error("asked again at once")
+		}
+	})
+}
+
+// Who was never asked, because another question was on the screen, abandoned
+// nothing.
+func TestDetachBeforeTheQuestionWasShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		p := &person{}
+		detach := q.Attach([]cred.LinkKey{keyA, keyB}, p)
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = q.Ask(t.Context(), keyA, question("a")) })
+		synctest.Wait()
+		wg.Go(func() { _, _ = q.Ask(t.Context(), keyB, question("b")) })
+		synctest.Wait()
+		detach()
+		wg.Wait()
+		ok := &person{answer: after(time.Second, "1")}
+		defer q.Attach([]cred.LinkKey{keyA, keyB}, ok)()
+		if _, err := q.Ask(t.Context(), keyB, question("b")); err != nil {
+			t.Error(err)
+		}
+		_, err := q.Ask(t.Context(), keyA, question("a"))
+		wantInteraction(t, err, keyA, "a", "asked again")
+	})
+}
+
+func TestAnAnswererThatFailsIsNotAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		broken := &person{answer: func(context.Context, Pending) (cred.Secret, error) {
+			return cred.Secret{}, errors.New("the connection is gone")
+		}}
+		works := &person{answer: after(time.Second, "1")}
+		broken.place, works.place = "tty:1", "tty:1"
+		defer q.Attach([]cred.LinkKey{keyA, keyB}, broken)()
+		defer q.Attach([]cred.LinkKey{keyA}, works)()
+		if got, err := q.Ask(t.Context(), keyA, question("dev")); err != nil || got.Reveal() != "1" {
+			t.Errorf("%q, %v", got.Reveal(), err)
+		}
+		if broken.asked.Load() != 1 || works.asked.Load() != 1 {
+			t.Errorf("asked %d and %d", broken.asked.Load(), works.asked.Load())
+		}
+		_, err := q.Ask(t.Context(), keyB, question("b"))
+		wantInteraction(t, err, keyB, "b", "left without an answer")
+	})
+}
+
+func TestCancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		p := &person{}
+		defer q.Attach([]cred.LinkKey{keyA}, p)()
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				if _, err := q.Ask(t.Context(), keyA, question("dev")); !errors.Is(err, ErrObsolete) || !errors.Is(err, cred.ErrUnavailable) {
+					t.Error(err)
+				}
+			})
+		}
+		_, _ = q.Ask(t.Context(), keyB, question("b"))
+		synctest.Wait()
+		q.Cancel(keyA)
+		q.Cancel(keyB)
+		q.Cancel(keyC)
+		wg.Wait()
+		synctest.Wait()
+		if p.over.Load() != 1 || len(q.Pending()) != 0 {
+			t.Errorf("over %d, pending %+v", p.over.Load(), q.Pending())
+		}
+		p.answer = after(time.Second, "1")
+		if _, err := q.Ask(t.Context(), keyA, question("dev")); err != nil {
+			t.Errorf("after Cancel: %v", err)
+		}
+	})
+}
+
+func TestCallersThatLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		p := &person{answer: after(10*time.Second, "1")}
+		defer q.Attach([]cred.LinkKey{keyA}, p)()
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				if _, err := q.Ask(ctx, keyA, question("dev")); !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Go(func() { // who stays gets the answer
+			if _, err := q.Ask(t.Context(), keyA, question("dev")); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		if got := q.Pending(); len(got) != 1 || got[0].Waiting != 1 {
+			t.Errorf("pending: %+v", got)
+		}
+		wg.Wait()
+
+		// all leave: the prompt ends, and nothing cools down
+		p.answer = nil
+		ctx, cancel = context.WithCancel(t.Context())
+		wg.Go(func() { _, _ = q.Ask(ctx, keyA, question("dev")) })
+		synctest.Wait()
+		cancel()
+		wg.Wait()
+		synctest.Wait()
+		if p.over.Load() != 1 || len(q.Pending()) != 0 {
+			t.Errorf("over %d, pending %+v", p.over.Load(), q.Pending())
+		}
+
+		// the deadline of the last one passes: the person let it pass
+		ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := q.Ask(ctx, keyA, question("dev")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		_, err := q.Ask(t.Context(), keyA, question("dev"))
+		wantInteraction(t, err, keyA, "dev", "asked again in 1m0s")
+		if _, err := q.Ask(ctx, keyA, question("dev")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("with an ended context: %v", err)
+		}
+	})
+}
+
+// Nothing that was typed is in what the queue shows or says.
+func TestNoSecretIsShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		const canary = "canary-492817"
+		p := &person{answer: func(ctx context.Context, _ Pending) (cred.Secret, error) {
+			return cred.NewSecret(canary), ErrRefused
+		}}
+		defer q.Attach([]cred.LinkKey{keyA}, p)()
+		got, err := q.Ask(t.Context(), keyA, question("dev"))
+		if text := fmt.Sprintf("%+v %#v %v %+v", got, got, err, q.Pending()); strings.Contains(text, canary) || !got.IsZero() {
+			t.Error(text)
+		}
+	})
+}

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# All tests of keyfob. What is missing on this machine is skipped by name;
+# `scripts/test.sh --install` installs what it may first (as root on Debian
+# or Ubuntu: gnome-keyring, the AWS CLI, boto3, shellcheck; with npm: the
+# AWS SDK for JavaScript).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/keyfob-test
+skipped=()
+
+# No test may find a session bus of this machine, nor start one.
+export DBUS_SESSION_BUS_ADDRESS=unix:path=/dev/null
+# Nor anybody's AWS settings.
+for v in $(env | sed -n 's/^\(AWS_[A-Z0-9_]*\|KEYFOB_[A-Z0-9_]*\)=.*/\1/p'); do
+  case $v in KEYFOB_TEST_*) ;; *) unset "$v" ;; esac
+done
+
+install_what_is_missing() {
+  say "installing what the tests can use"
+  local want=()
+  command -v gnome-keyring-daemon >/dev/null || want+=(gnome-keyring)
+  command -v dbus-run-session >/dev/null || want+=(dbus-daemon)
+  [ -x /usr/bin/aws ] || want+=(awscli)
+  /usr/bin/python3 -c 'import boto3' 2>/dev/null || want+=(python3-boto3)
+  command -v shellcheck >/dev/null || want+=(shellcheck)
+  command -v curl >/dev/null || want+=(curl)
+  if [ ${#want[@]} -gt 0 ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+      apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${want[@]}" >/dev/null ||
+        skipped+=("apt packages that could not be installed: ${want[*]}")
+    else
+      skipped+=("apt packages that may not be installed here: ${want[*]}")
+    fi
+  fi
+  if command -v npm >/dev/null && [ ! -d "$cache/js/node_modules/@aws-sdk/client-sts" ]; then
+    mkdir -p "$cache/js"
+    cp scripts/clients/package.json "$cache/js/"
+    (cd "$cache/js" && npm install --no-audit --no-fund --silent) || skipped+=("the AWS SDK for JavaScript (npm install failed)")
+  fi
+}
+
+[ "${1:-}" = --install ] && install_what_is_missing
+export KEYFOB_TEST_JS=${KEYFOB_TEST_JS:-$cache/js}
+
+say "format"
+unformatted=$(gofmt -l cmd daemon imds internal keystore profiles)
+[ -z "$unformatted" ] || { echo "gofmt would change: $unformatted"; exit 1; }
+
+say "build and vet for linux, darwin and windows"
+for os in linux darwin windows; do
+  GOOS=$os CGO_ENABLED=0 go build ./...
+  GOOS=$os CGO_ENABLED=0 go vet ./...
+done
+
+say "staticcheck"
+staticcheck=$(command -v staticcheck || echo "$(go env GOPATH)/bin/staticcheck")
+if [ ! -x "$staticcheck" ]; then
+  go install honnef.co/go/tools/cmd/staticcheck@v0.8.2 || true
+fi
+if [ -x "$staticcheck" ]; then "$staticcheck" ./...; else skipped+=("staticcheck (it could not be installed)"); fi
+
+say "shellcheck"
+if command -v shellcheck >/dev/null; then
+  shellcheck -S warning scripts/*.sh .ci/run
+else
+  skipped+=("shellcheck (not installed)")
+fi
+
+say "go test -race"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+ok=0
+if go env CGO_ENABLED | grep -q 1 && command -v "$(go env CC)" >/dev/null; then race=-race; else race=; skipped+=("the race detector (no C compiler)"); fi
+go test $race -timeout 15m -v ./... >"$log" 2>&1 || ok=$?
+grep -E '^(ok|FAIL|\?|panic:|--- FAIL)|^    --- FAIL' "$log" || true
+if [ "$ok" != 0 ]; then
+  say "what failed"
+  grep -vE '^(=== (RUN|PAUSE|CONT|NAME)|    --- (PASS|SKIP)|--- (PASS|SKIP)|        --- PASS)' "$log" | tail -300
+fi
+
+say "skipped"
+grep -hE -A3 '^ *--- SKIP' "$log" | grep -vE '^ *--- (PASS|FAIL)|^=== |^--$' || true
+for s in "${skipped[@]}"; do echo "skipped: $s"; done
+pass=$(grep -cE '^ *--- PASS' "$log" || true)
+fail=$(grep -cE '^ *--- FAIL' "$log" || true)
+skip=$(grep -cE '^ *--- SKIP' "$log" || true)
+printf '\n%s passed, %s failed, %s skipped\n' "$pass" "$fail" "$skip"
+exit "$ok"
