@@ -21,7 +21,7 @@ func (d *daemon) attach(ctx context.Context, c *call, r cred.Request) (detach fu
 	if err != nil || len(keys) == 0 {
 		return func() {} // the broker's own answer says what is wrong
 	}
-	return d.queue.Attach(keys, &terminal{conn: c.conn})
+	return d.queue.Attach(keys, &terminal{conn: c.conn, place: c.caller.Caller.Terminal})
 }
 
 // terminal is the person behind a control connection: prompts travel to the
@@ -30,6 +30,17 @@ type terminal struct {
 	conn *conversation
 	// code is an answer that was given ahead; it is used once.
 	code cred.Secret
+	// place is the terminal where prompts appear.
+	place string
+}
+
+// Place makes fifty commands of one terminal one prompt (interact.Placed).
+// A code that was given ahead needs no terminal.
+func (t *terminal) Place() string {
+	if !t.code.IsZero() {
+		return ""
+	}
+	return t.place
 }
 
 // Prompt puts one question and waits for its answer. Errors:
@@ -85,7 +96,7 @@ func (d *daemon) login(c *call) (any, error) {
 	defer stop()
 	ctx, cancel := context.WithTimeout(watched, d.s.SignInTimeout)
 	defer cancel()
-	defer d.queue.Attach(keys, &terminal{conn: c.conn, code: cred.NewSecret(p.Code)})()
+	defer d.queue.Attach(keys, &terminal{conn: c.conn, code: cred.NewSecret(p.Code), place: c.caller.Caller.Terminal})()
 
 	before, had := d.broker.Peek(r.Profile)
 	var snap *cred.Snapshot

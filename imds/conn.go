@@ -124,6 +124,15 @@ func (c *conn) SetDeadline(t time.Time) error {
 	return c.SetWriteDeadline(t)
 }
 
+// CloseWrite ends our half. net/http does so, and waits a moment, before it
+// closes on a client that is still writing: a reset would overtake the answer.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 // applyRead sets the deadline that was noted; c.mu is held.
 func (c *conn) applyRead() error {
 	c.readApplied = c.readWanted

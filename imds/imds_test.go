@@ -4,14 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -78,11 +77,6 @@ func (b *fakeBroker) Get(ctx context.Context, r cred.Request) (*cred.Snapshot, e
 	return b.warm.Load(), nil
 }
 
-// logBuffer collects log lines; logrus serialises its writes.
-type logBuffer struct {
-	ch chan []byte
-}
-
 func newLog(t testing.TB) (*logrus.Entry, *syncBuffer) {
 	b := &syncBuffer{}
 	l := logrus.New()
@@ -92,21 +86,23 @@ func newLog(t testing.TB) (*logrus.Entry, *syncBuffer) {
 	return logrus.NewEntry(l), b
 }
 
+// syncBuffer is a buffer that is written and read at once.
 type syncBuffer struct {
-	mu  chan struct{}
+	mu  sync.Mutex // guards buf
 	buf bytes.Buffer
 }
 
-func (b *syncBuffer) lock() func() {
-	if b.mu == nil {
-		b.mu = make(chan struct{}, 1)
-	}
-	b.mu <- struct{}{}
-	return func() { <-b.mu }
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
 }
 
-func (b *syncBuffer) Write(p []byte) (int, error) { defer b.lock()(); return b.buf.Write(p) }
-func (b *syncBuffer) String() string              { defer b.lock()(); return b.buf.String() }
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
 
 func listen(t testing.TB, address string) net.Listener {
 	t.Helper()
@@ -199,7 +195,7 @@ func (c *client) send(t testing.TB, method, request string) answer {
 	}
 	a, err := c.read(method)
 	if err != nil {
-		t.Fatalf("no answer to %q: %v", request, err)
+		t.Fatalf("no answer to %.300q: %v", request, err)
 	}
 	return a
 }
@@ -257,5 +253,4 @@ func someone(uid string) func(net.Conn) (peer.Caller, error) {
 
 func nobody(net.Conn) (peer.Caller, error) { return peer.Caller{}, peer.ErrUnidentified }
 
-var _ = errors.Is
-var _ = url.Parse
+func netListen6() (net.Listener, error) { return net.Listen("tcp", "[::1]:0") }

@@ -31,8 +31,9 @@ var allowed = map[string][]string{
 	"internal/cred":     {"internal/peer"},
 
 	"internal/fakeaws/fakeawstest": {"internal/fakeaws"},
-	"keystore":                     {"internal/cred"},
-	"keystore/keyring":             {"keystore"},
+	"keystore":                     {"internal/cred", "keystore/internal/wire"},
+	"keystore/internal/wire":       {},
+	"keystore/keyring":             {"keystore", "keystore/internal/wire"},
 	"keystore/keystoretest":        {"internal/cred"},
 	"internal/awsclient":           {"profiles"},
 	"internal/source":              {"internal/cred", "profiles", "internal/awsclient"},

@@ -199,7 +199,7 @@ sts =
 			t.Errorf("%s reads back as %q, was %q", s.Name, s.Value, o.Value)
 		}
 	}
-	if len(q.Settings) != 9 {
+	if len(q.Settings) != 10 {
 		t.Errorf("settings read back: %v", q.Settings)
 	}
 	if strings.Contains(lines, testSecret) || strings.Contains(lines, testID) {

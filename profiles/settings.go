@@ -68,7 +68,7 @@ func (c *collector) addSection(prefix string, f *file, s *section, hidden bool) 
 // settings lists every key found in any layer for the asked profile, by
 // name. environmentKeys says that the environment's pair comes first.
 func (v *view) settings(q Query, environmentKeys bool) ([]Setting, []string) {
-	c := &collector{cands: make(map[string][]candidate, 32), done: make(map[string]*Setting, 32)}
+	c := &collector{cands: make(map[string][]candidate, 16), done: make(map[string]*Setting, 16)}
 	if q.Region != "" {
 		c.add("region", candidate{value: q.Region, origin: Origin{Kind: FromFlag, Name: "--region"}})
 	}

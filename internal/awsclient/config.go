@@ -90,6 +90,7 @@ func Config(_ context.Context, c profiles.Client, creds aws.CredentialsProvider,
 		HTTPClient:            load.HTTPClient,
 		Retryer:               load.Retryer,
 		Logger:                logging.Nop{},
+		AppID:                 "keyfob", // in the User-Agent, and so in CloudTrail
 		DefaultsMode:          aws.DefaultsModeLegacy,
 		AccountIDEndpointMode: aws.AccountIDEndpointModePreferred,
 		// Signer corrects the clock, across clients; the SDK's own

@@ -111,6 +111,9 @@ func TestHostsOfPartitions(t *testing.T) {
 			if !strings.Contains(last.Header.Get("Authorization"), canaryID) {
 				t.Errorf("signed by others: %s", last.Header.Get("Authorization"))
 			}
+			if ua := last.UserAgent(); !strings.Contains(ua, "app/keyfob") || strings.Contains(ua, "evil") {
+				t.Errorf("User-Agent %s", ua)
+			}
 			if u, err := STSEndpoint(t.Context(), x.c); err != nil || u.Host != x.host {
 				t.Errorf("STSEndpoint says %v %v, called was %s", u, err, x.host)
 			}
@@ -131,7 +134,14 @@ func TestEndpointOfTheServiceBeatsTheCommonOne(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(own.requests()) != 2 || len(common.requests()) != 2 {
+	// The SDK's clients look for this one by themselves.
+	if err := os.Unsetenv("AWS_ENDPOINT_URL_STS"); err != nil { // restored by hostileEnvironment's Setenv
+		t.Fatal(err)
+	}
+	if _, err := call(t, endpoint(own.URL), Options{Pool: direct(t, "")}); err != nil {
+		t.Fatal(err)
+	}
+	if len(own.requests()) != 3 || len(common.requests()) != 2 {
 		t.Errorf("own endpoint got %d, common one %d", len(own.requests()), len(common.requests()))
 	}
 	if r := own.requests()[0]; !strings.HasPrefix(r.URL.Path, "/base") || signedFor(r) != "eu-west-1/sts" {
@@ -182,19 +192,21 @@ func TestOneRequestUnlessRetriesAreWanted(t *testing.T) {
 	}
 }
 
+// TestRedirectsAreNotFollowed: net/http would repeat the request as a GET
+// after a 302, and as it was after a 307.
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	other := serve(t, nil, answerIdentity)
-	up := serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, other.URL+"/login", http.StatusTemporaryRedirect)
-	})
-	seen, err := call(t, profiles.Client{EndpointURL: map[string]string{"": up.URL}}, Options{Pool: direct(t, "")})
-	if err == nil || len(other.requests()) != 0 {
-		t.Fatalf("%d requests followed, %v", len(other.requests()), err)
-	}
-	f := Explain(err, seen)
-	oneLine(t, f)
-	if f.Kind != Foreign || f.Status != 307 || !strings.Contains(f.Text, "redirects (HTTP 307) to "+other.addr()) {
-		t.Errorf("%+v", f)
+	for _, status := range []int{302, 307} {
+		up := serve(t, nil, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL+"/login", status) })
+		seen, err := call(t, endpoint(up.URL), Options{Pool: direct(t, "")})
+		if err == nil || len(other.requests()) != 0 {
+			t.Fatalf("%d requests followed, %v", len(other.requests()), err)
+		}
+		f := Explain(err, seen)
+		oneLine(t, f)
+		if f.Kind != Foreign || f.Status != status || !strings.Contains(f.Text, " redirects (HTTP 30") || !strings.Contains(f.Text, " to "+other.addr()) {
+			t.Errorf("%+v", f)
+		}
 	}
 }
 

@@ -92,9 +92,8 @@ func (a *authority) leaf(t *testing.T, until time.Time, names ...string) tls.Cer
 // upstream is an HTTP server that keeps what it was asked.
 type upstream struct {
 	*httptest.Server
-	mu   sync.Mutex // guards got
-	got  []*http.Request
-	auth []string
+	mu  sync.Mutex // guards got
+	got []*http.Request
 }
 
 func serve(t *testing.T, cfg *tls.Config, h http.HandlerFunc) *upstream {

@@ -35,7 +35,8 @@ type Facts struct {
 	// DateKnown: the answer's Date can be trusted (verified TLS, or an
 	// endpoint that the settings name), and Skew says something.
 	DateKnown bool
-	// Skew is the upstream's clock minus ours, 0 within SkewLimit.
+	// Skew is the upstream's clock minus ours, 0 within SkewLimit; without
+	// DateKnown that of an earlier answer.
 	Skew time.Duration
 }
 
@@ -75,12 +76,13 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	if loc, err := resp.Location(); err == nil {
 		f.Redirect = loc.Host
 	}
+	f.Skew = r.pool.Skew(req.URL.Host)
 	f.HTML = strings.HasPrefix(strings.ToLower(resp.Header.Get("Content-Type")), "text/html")
 	if r.configured || resp.TLS != nil && len(resp.TLS.VerifiedChains) > 0 {
 		if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
-			f.DateKnown = true
+			f.DateKnown, f.Skew = true, 0
 			// Date has whole seconds: half of one is its mean error.
-			if d := date.Add(500 * time.Millisecond).Sub(time.Now()).Round(time.Second); d > SkewLimit || d < -SkewLimit {
+			if d := time.Until(date.Add(500 * time.Millisecond)).Round(time.Second); d > SkewLimit || d < -SkewLimit {
 				f.Skew = d
 			}
 			r.pool.setSkew(req.URL.Host, f.Skew)

@@ -55,6 +55,7 @@ type Broker struct {
 	cfg   Config
 	log   *logrus.Entry
 	birth time.Time // the origin of minutes of use, by its monotonic reading
+	limit int       // maxEntries, less in tests
 
 	view  atomic.Pointer[view] // what readers see; stored with mu held
 	skew  atomic.Int64         // AWS's clock minus ours, ns
@@ -94,7 +95,7 @@ func New(cfg Config) *Broker {
 		log = logrus.NewEntry(l)
 	}
 	b := &Broker{
-		cfg: cfg, log: log, birth: time.Now(),
+		cfg: cfg, log: log, birth: time.Now(), limit: maxEntries,
 		poked:  make(chan struct{}, 1),
 		links:  map[cred.LinkKey]*link{},
 		pinned: map[string]bool{},

@@ -14,7 +14,7 @@ import (
 
 // maxEntries bounds how many ways of asking are active at once: regions and
 // roles come from callers. Beyond it the one unused longest gives way.
-const maxEntries = 10000
+const maxEntries = 4096
 
 // variant is what of a request, besides the profile, decides its chain.
 type variant struct {
@@ -240,7 +240,7 @@ func (b *Broker) activate(r *cred.Request) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if v.count >= maxEntries {
+	if v.count >= b.limit {
 		v = b.evict(v)
 	}
 	b.view.Store(v.with(e))

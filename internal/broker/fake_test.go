@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -23,7 +24,11 @@ import (
 	"keyfob/profiles"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The seed that rapid prints is enough to repeat a failure.
+	_ = flag.Set("rapid.nofailfile", "true")
+	goleak.VerifyTestMain(m)
+}
 
 // canary is part of every secret of the fake world: it must turn up in
 // records alone.
@@ -42,14 +47,15 @@ type world struct {
 	mangle   func(*cred.Credentials)
 	dead     map[string]bool // access key ids that AWS calls expired
 	serial   int
-	clock    time.Duration // AWS's clock minus ours
+	ends     map[string]time.Time // of what was given, by AWS's clock
+	clock    time.Duration        // AWS's clock minus ours
 	onAnswer func()
 	noSource map[profiles.Kind]bool
 }
 
 func newWorld() *world {
 	return &world{
-		calls: map[string]int{}, dead: map[string]bool{}, noSource: map[profiles.Kind]bool{},
+		calls: map[string]int{}, dead: map[string]bool{}, ends: map[string]time.Time{}, noSource: map[profiles.Kind]bool{},
 		life: map[profiles.Kind]time.Duration{profiles.KindSessionToken: 12 * time.Hour, profiles.KindAssumeRole: time.Hour},
 	}
 }
@@ -137,6 +143,7 @@ func (s *fakeSource) Fetch(ctx context.Context, in cred.Input) (cred.Credentials
 		SecretAccessKey: cred.NewSecret(canary + "-secret"), SessionToken: cred.NewSecret(canary + "-token"),
 		Expires: time.Now().Add(w.clock + w.life[s.link.Kind]).UTC(), AccountID: "111122223333", RoleARN: s.link.RoleARN,
 	}
+	w.ends[c.AccessKeyID] = c.Expires
 	if w.mangle != nil {
 		w.mangle(&c)
 	}

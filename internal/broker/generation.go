@@ -28,23 +28,22 @@ type generations struct {
 	unsaved map[string]bool // raised in memory only
 }
 
-// unreadable is the generation while the vault does not tell it: no token
-// made before has it.
+// unreadable is the generation while the vault does not tell it and nobody
+// logged out: no token made before has it.
 const unreadable = math.MaxUint64
 
 // Generation returns the number to which tokens for profile are bound.
 // Forget raises it, for good. While the vault can't be read it is one that
 // no older token has.
 func (b *Broker) Generation(profile string) uint64 {
-	all, ok := b.gens.get(b, "")
-	if !ok {
-		return unreadable
+	all, ok1 := b.gens.get(b, "")
+	own, ok2 := b.gens.get(b, profile)
+	n := max(all, own)
+	if !ok1 || !ok2 {
+		// A logout in this state changes it, too.
+		return unreadable - n
 	}
-	own, ok := b.gens.get(b, profile)
-	if !ok {
-		return unreadable
-	}
-	return max(all, own)
+	return n
 }
 
 func (g *generations) get(b *Broker, profile string) (uint64, bool) {

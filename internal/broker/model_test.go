@@ -31,11 +31,17 @@ type model struct {
 type held struct {
 	snap *cred.Snapshot
 	end  time.Time // by AWS's clock
-	link string    // RoleARN that it must be of
 }
 
 // aws is AWS's clock.
-func (m *model) aws() time.Time { return time.Now().Add(m.r.w.clock) }
+func (m *model) aws() time.Time { return time.Now().Add(m.clock()) }
+
+// clock is AWS's clock minus ours.
+func (m *model) clock() time.Duration {
+	m.r.w.mu.Lock()
+	defer m.r.w.mu.Unlock()
+	return m.r.w.clock
+}
 
 func (m *model) profile() string {
 	return rapid.SampledFrom([]string{"a", "b", "c", "base"}).Draw(m.T, "profile")
@@ -54,7 +60,9 @@ func (m *model) get(t *rapid.T) {
 	}
 	h, had := m.last[p]
 	if err == nil {
-		end := s.Expires.Add(m.r.b.skewNow())
+		m.r.w.mu.Lock()
+		end := m.r.w.ends[s.AccessKeyID]
+		m.r.w.mu.Unlock()
 		if !end.After(now) {
 			t.Fatalf("%s: handed out %v after its end", p, now.Sub(end))
 		}
@@ -157,6 +165,7 @@ func TestModel(t *testing.T) {
 				"restart": func(t *rapid.T) {
 					m.r.stop()
 					m.r.start(m.set)
+					m.r.b.skew.Store(int64(m.clock())) // which stands for the wall clock
 					if m.locked {
 						m.drop("a", "b", "c", "base") // what could not be written is gone
 					}

@@ -209,7 +209,12 @@ func TestCallersWaitForTheNextInTheLastMinute(t *testing.T) {
 func TestSuspend(t *testing.T) {
 	// The wall clock runs ahead of the timers: in the bubble both run
 	// together, so the broker's correction of the wall clock moves instead.
-	sleep := func(r *rig, d time.Duration) { r.b.skew.Add(int64(d)); r.w.clock += d }
+	sleep := func(r *rig, d time.Duration) {
+		r.b.skew.Add(int64(d))
+		r.w.mu.Lock()
+		defer r.w.mu.Unlock()
+		r.w.clock += d
+	}
 
 	t.Run("minute", func(t *testing.T) {
 		bubble(t, dev(), func(t *testing.T, r *rig) {
@@ -279,9 +284,13 @@ func TestSkew(t *testing.T) {
 			t.Errorf("%d calls", n)
 		}
 		// A change is advertised at once.
-		before := r.must("dev").Expires
-		r.b.SetSkew(-90 * time.Minute)
-		if d := r.must("dev").Expires.Sub(before); d != -30*time.Minute {
+		r.w.onAnswer = nil
+		fresh, err := r.b.Refresh(t.Context(), cred.Request{Caller: self, Profile: "dev"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.b.SetSkew(-110 * time.Minute)
+		if d := r.must("dev").Expires.Sub(fresh.Expires); d != -10*time.Minute {
 			t.Errorf("the end moved by %v", d)
 		}
 	})

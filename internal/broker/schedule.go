@@ -44,8 +44,9 @@ const (
 	// after it.
 	unknownLife = time.Hour
 
-	// storeTimeout bounds one call of the Store.
-	storeTimeout = 5 * time.Second
+	// storeTimeout bounds one call of the Store. A write that has begun is
+	// let finish at the end, which must take less than 5 s.
+	storeTimeout = 4 * time.Second
 
 	// signinTimeout is the default of Config.SigninTimeout.
 	signinTimeout = 10 * time.Minute

@@ -451,6 +451,30 @@ func TestReload(t *testing.T) {
 	})
 }
 
+func TestTooManyWaysOfAsking(t *testing.T) {
+	bubble(t, dev().add("pin", static("base"), role("pin", "P")), func(t *testing.T, r *rig) {
+		r.b.limit = 3
+		r.b.SetActive([]string{"pin"})
+		r.must("dev")
+		for i := range 10 {
+			time.Sleep(61 * time.Second)
+			r.must("dev")
+			if _, err := r.b.Get(t.Context(), cred.Request{Caller: self, Profile: "dev", RoleARN: string(rune('a' + i))}); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(r.b.Sessions()); n > 3 {
+				t.Fatalf("%d active", n)
+			}
+		}
+		synctest.Wait()
+		if n := len(r.b.activeLinks()); n != 4 { // keys, P, R, the last of the others
+			t.Fatalf("%d links", n)
+		}
+		r.wantCalls("assume-role R", 1)
+		r.wantCalls("assume-role P", 1)
+	})
+}
+
 func TestReloadDuringAnAttempt(t *testing.T) {
 	bubble(t, dev(), func(t *testing.T, r *rig) {
 		r.w.latency = time.Second

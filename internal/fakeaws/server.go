@@ -20,6 +20,7 @@ type Server struct {
 	keys     map[string]*accessKey // by id
 	roles    map[string]*role      // by ARN
 	sessions map[string]*session   // by access key id
+	sweepAt  int                   // how many sessions there are when old ones go
 	set      settings
 	log      callLog
 	gates    map[*gate]bool // listeners that an outage closes
@@ -41,7 +42,7 @@ type settings struct {
 func New() *Server {
 	return &Server{
 		keys: map[string]*accessKey{}, roles: map[string]*role{}, sessions: map[string]*session{},
-		gates: map[*gate]bool{}, log: newCallLog(),
+		gates: map[*gate]bool{}, log: newCallLog(), sweepAt: minSweep,
 	}
 }
 

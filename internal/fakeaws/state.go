@@ -234,18 +234,21 @@ func (s *Server) issueLocked(who principal, asked int) *session {
 		issued: now, expires: now.Add(life).Truncate(time.Second),
 	}
 	s.sessions[x.id] = x
-	if len(s.sessions) > maxSessions {
+	if len(s.sessions) > s.sweepAt {
 		for id, o := range s.sessions {
-			if o.expires.Before(now) {
+			// A day longer than it lived, so that an expired session is
+			// still told from an unknown one.
+			if o.expires.Before(now.AddDate(0, 0, -1)) {
 				delete(s.sessions, id)
 			}
 		}
+		s.sweepAt = max(minSweep, 2*len(s.sessions))
 	}
 	return x
 }
 
-// maxSessions is when expired sessions are thrown out.
-const maxSessions = 10000
+// minSweep is the least number of sessions at which old ones are thrown out.
+const minSweep = 10000
 
 // match is IAM's wildcard match: * is any run of characters, ? any one.
 func match(pattern, s string) bool {

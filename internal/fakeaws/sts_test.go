@@ -393,3 +393,27 @@ func TestExpiryAndRevocation(t *testing.T) {
 		}
 	})
 }
+
+func TestSessionTokensBelongToTheirKey(t *testing.T) {
+	s := fakeaws.New()
+	id, secret := s.AddUser(fakeaws.UserSpec{MFA: []fakeaws.MFASpec{{}}})
+	role := s.AddRole(fakeaws.RoleSpec{})
+	p := as(t, s, id, secret, "")
+	one, err := p.sts().GetSessionToken(context.Background(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := p.assume(role, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range []string{"", "x", *two.Credentials.SessionToken} {
+		_, err := as(t, s, *one.Credentials.AccessKeyId, *one.Credentials.SecretAccessKey, token).who()
+		refused(t, err, 403, "InvalidClientTokenId", "The security token included in the request is invalid.")
+	}
+	// A session gives no MFA code: the device answers for the keys alone.
+	serial := "arn:aws:iam::111122223333:mfa/alice"
+	code := s.MFACode(serial)
+	_, err = p.with(one.Credentials).assume(role, func(i *sts.AssumeRoleInput) { i.SerialNumber, i.TokenCode = &serial, &code })
+	refused(t, err, 403, "AccessDenied", "MultiFactorAuthentication failed, unable to validate MFA code.  Please verify your MFA serial number is valid and associated with this user.")
+}

@@ -26,8 +26,9 @@ func (r *Resolver) Close() error { return r.sys.close() }
 // Anything else, a TCP peer on another machine or in another network
 // namespace, and a caller whose user is not known on this machine
 // (the overflow uid) is ErrUnidentified, as is a Unix-socket peer
-// in another user, pid or mount namespace. The error's text has the reason,
-// for the log.
+// in another user, pid or mount namespace, or one whose namespaces may not be
+// looked at: another user's process, unless this one has CAP_SYS_PTRACE. The
+// error's text has the reason, for the log.
 //
 // The namespaces of a TCP peer are looked at by Caller.Program alone, because
 // that has to find its process first: a container that shares this machine's

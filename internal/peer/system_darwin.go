@@ -124,6 +124,9 @@ func startOf(k *unix.KinfoProc) uint64 {
 // not be read.
 func exe(pid int) string {
 	buf := make([]byte, procPIDPathMax)
+	// The wrapper in libSystem is out of reach without cgo; the sysctl that
+	// is not, KERN_PROCARGS2, tells what the process itself may change.
+	//lint:ignore SA1019 see above
 	_, _, errno := unix.Syscall6(unix.SYS_PROC_INFO, procInfoCallPIDInfo, uintptr(pid), procPIDPathInfo, 0,
 		uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
 	if errno != 0 {

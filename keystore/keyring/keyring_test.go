@@ -122,14 +122,14 @@ func TestClassify(t *testing.T) {
 // TestServe: one request, one answer; and an end when the other end goes
 // away.
 func TestServe(t *testing.T) {
-	var in, out bytes.Buffer
-	if err := wire.Write(&in, wire.Request{Version: wire.Version, Op: "none"}); err != nil {
+	var first, out bytes.Buffer
+	if err := wire.Write(&first, wire.Request{Version: wire.Version, Op: "none"}); err != nil {
 		t.Fatal(err)
 	}
 	// The channel stays open behind the request.
 	r, w := io.Pipe()
 	defer w.Close()
-	if code := serve(io.MultiReader(&in, r), &out); code != 0 {
+	if code := serve(io.MultiReader(&first, r), &out); code != 0 {
 		t.Errorf("serve: %d", code)
 	}
 	var resp wire.Response
@@ -143,6 +143,7 @@ func TestServe(t *testing.T) {
 		}
 	}
 	// A long operation whose asker is gone.
+	var in bytes.Buffer
 	if err := wire.Write(&in, wire.Request{Version: wire.Version, Op: wire.OpDerive, Passphrase: []byte("x"),
 		KDF: &wire.KDF{Time: 4, Memory: 64 << 10, Threads: 1, Salt: make([]byte, 16)}}); err != nil {
 		t.Fatal(err)

@@ -86,10 +86,15 @@ func (c *call) failed(err error) error {
 	if errors.As(err, &ours) {
 		return ours
 	}
-	f := awsclient.Explain(err, &c.seen, c.base.SecretAccessKey.Reveal(), c.base.SessionToken.Reveal(), c.code.Reveal())
-	if f.Kind == awsclient.Settings {
-		return unusable(c.profileName(), f.Text, f.Hint, err)
+	var settings *awsclient.SettingsError
+	if errors.As(err, &settings) {
+		e := &settingsError{msg: settings.Text, help: settings.Help, err: settings}
+		if name := c.profileName(); name != "" {
+			e.msg += " (profile " + name + ")"
+		}
+		return e
 	}
+	f := awsclient.Explain(err, &c.seen, c.base.SecretAccessKey.Reveal(), c.base.SessionToken.Reveal(), c.code.Reveal())
 	e := &cred.UpstreamError{
 		Op:      c.op,
 		Target:  c.target,

@@ -183,7 +183,10 @@ func TestNoConnection(t *testing.T) {
 	}
 
 	l.Client.EndpointURL = map[string]string{"sts": "localhost"}
-	if _, err = w.fetch(t, l, w.base); !errors.Is(err, cred.ErrConfig) || !strings.HasPrefix(err.Error(), "cannot use profile dev: ") || cred.HintOf(err) == "" {
+	if _, err = w.fetch(t, l, w.base); !errors.Is(err, cred.ErrConfig) || err.Error() != "cannot use the endpoint URL localhost: it is not http://HOST or https://HOST (profile dev)" || cred.HintOf(err) == "" {
+		t.Errorf("%v", err)
+	}
+	if _, err = Identity(t.Context(), l.Client, w.base); !errors.Is(err, cred.ErrConfig) || strings.Contains(err.Error(), "profile") {
 		t.Errorf("%v", err)
 	}
 }
@@ -197,7 +200,7 @@ func TestClock(t *testing.T) {
 	if _, err := w.fetch(t, l, w.base); err != nil {
 		t.Fatal(err)
 	}
-	for _, off := range []time.Duration{20 * time.Minute, -20 * time.Minute} {
+	for _, off := range []time.Duration{20 * time.Minute, -90 * time.Minute} {
 		w.deps.Pool = pool(t)
 		w.aws.SetClock(off)
 		_, err := w.fetch(t, l, w.base)
@@ -213,6 +216,12 @@ func TestClock(t *testing.T) {
 		if d := time.Until(c.Expires) - off; d < 59*time.Minute || d > 61*time.Minute {
 			t.Errorf("ends %v from AWS's now", d)
 		}
+		// What was learnt holds for an answer without a date.
+		w.aws.SetFaults(fakeaws.Fault{Kind: fakeaws.NoDate})
+		if _, err := w.fetch(t, l, w.base); err != nil {
+			t.Error(err)
+		}
+		w.aws.SetFaults()
 	}
 	w.aws.SetClock(2 * time.Minute) // AWS still takes the signature
 	w.deps.Pool = pool(t)
@@ -226,7 +235,7 @@ func TestClock(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := time.Minute
-	want := []time.Duration{0, 20 * m, 20 * m, -20 * m, -20 * m, 2 * m, 2 * m, 0}
+	want := []time.Duration{0, 20 * m, 20 * m, -90 * m, -90 * m, 2 * m, 2 * m, 0}
 	if fmt.Sprint(told) != fmt.Sprint(want) {
 		t.Errorf("told %v, want %v", told, want)
 	}

@@ -78,13 +78,17 @@ func sessionPolicy(link profiles.Link) (string, error) {
 		return "", unusable(link.Profile, "the session policy "+path+" is longer than AWS allows (2048 characters)", "", nil)
 	}
 	b = bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))
-	var short bytes.Buffer
-	if err := json.Compact(&short, b); err != nil {
+	var whole json.RawMessage
+	if err := json.Unmarshal(b, &whole); err != nil {
 		line := 1
 		if syntax, ok := err.(*json.SyntaxError); ok {
 			line += bytes.Count(b[:min(int(syntax.Offset), len(b))], []byte("\n"))
 		}
 		return "", unusable(link.Profile, fmt.Sprintf("the session policy %s:%d is not JSON: %v", path, line, err), "", nil)
+	}
+	var short bytes.Buffer
+	if err := json.Compact(&short, whole); err != nil {
+		return "", cannot(err)
 	}
 	if n := len([]rune(short.String())); n > 2048 {
 		return "", unusable(link.Profile, fmt.Sprintf("the session policy %s has %d characters, and AWS allows 2048", path, n), "shorten it, or use session_policy_arns", nil)
