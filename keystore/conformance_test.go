@@ -50,3 +50,14 @@ func BenchmarkPutParallel(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkUnlock is mostly Argon2id in the helper.
+func BenchmarkUnlock(b *testing.B) {
+	v := passphraseVault(b, "")
+	for b.Loop() {
+		v.Lock()
+		if err := v.Unlock(b.Context(), cred.NewSecret(testPassphrase)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

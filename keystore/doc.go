@@ -24,6 +24,9 @@
 // renamed, and the directory is synced: a killed process leaves the old
 // record or the new one.
 //
+// What the seal does not tell: that a file was put back to an older state of
+// the same record, or removed. Who can write to the directory can do that.
+//
 // # Who holds the master key
 //
 // One item of the OS keyring, read and written by the helper

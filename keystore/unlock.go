@@ -8,6 +8,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"os"
+	"runtime"
 	"strings"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -298,6 +300,10 @@ func (v *Vault) passphrase(given cred.Secret) (cred.Secret, error) {
 			return cred.Secret{}, fmt.Errorf("cannot read the passphrase file: %w", err)
 		}
 		defer clear(b)
+		if info, err := os.Stat(v.file); err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o004 != 0 {
+			// A warning only: secrets of container runtimes come so.
+			v.log.WithField("file", v.file).Warn("every user of this machine can read the passphrase file")
+		}
 		line := bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
 		if len(line) == 0 {
 			return cred.Secret{}, fmt.Errorf("cannot use the passphrase file %s: %w: it is empty", v.file, ErrPassphraseNeeded)

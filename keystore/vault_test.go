@@ -376,6 +376,23 @@ func TestPassphrases(t *testing.T) {
 	if err := open("", cred.NewSecret(testPassphrase)).Unlock(t.Context(), cred.Secret{}); err != nil {
 		t.Errorf("by the setting: %v", err)
 	}
+	if runtime.GOOS != "windows" {
+		if err := os.Chmod(file, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		logger, hook := test.NewNullLogger()
+		v, err := keystore.Open(keystore.Config{Dir: dir, Helper: helperPath, PassphraseFile: file, Log: logrus.NewEntry(logger)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer v.Close()
+		if err := v.Unlock(t.Context(), cred.Secret{}); err != nil {
+			t.Error(err)
+		}
+		if e := hook.LastEntry(); e == nil || e.Level != logrus.WarnLevel || e.Data["file"] != file {
+			t.Errorf("logged of a file that everybody can read: %+v", e)
+		}
+	}
 	gone := filepath.Join(t.TempDir(), "gone")
 	if err := open(gone, cred.NewSecret(testPassphrase)).Unlock(t.Context(), cred.Secret{}); err == nil || !strings.Contains(err.Error(), gone) {
 		t.Errorf("with a file that is missing: %v", err)

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/aws/smithy-go"
@@ -125,7 +124,7 @@ func fromAWS(f *Failure) {
 func throttled(code string) bool {
 	switch code {
 	case "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException",
-		"RequestLimitExceeded", "TooManyRequestsException", "SlowDown", "LimitExceededException", "PriorRequestNotComplete":
+		"RequestLimitExceeded", "TooManyRequestsException", "SlowDown", "PriorRequestNotComplete":
 		return true
 	}
 	return false
@@ -261,7 +260,7 @@ func unreachable(f *Failure, facts Facts, err error) {
 		if f.Hint == "" {
 			f.Hint = "check the network"
 		}
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), reset(err):
 		f.Text = to + " closed the connection without an answer"
 	default:
 		f.Text = "the call of " + host + " failed: " + printable(innermost(err).Error(), 200)

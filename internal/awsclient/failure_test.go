@@ -292,6 +292,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 			}
 			return (&net.Dialer{}).DialContext(ctx, n, a)
 		}})
+		defer pool.CloseIdle()
 		if _, err := call(t, profiles.Client{Region: "eu-west-1", CABundle: bundle}, Options{Pool: pool}); err != nil {
 			t.Fatal(err)
 		}

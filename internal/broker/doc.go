@@ -10,6 +10,17 @@
 // the refreshers: it has the only timer, sleeps a minute at most while links
 // are active, and has none while nothing is.
 //
+// A profile is active from the first request for it until nobody has asked in
+// three hours (SDKs come back at least hourly), or for good when it is an
+// endpoint's; only then do its links have refreshers. A session that is good
+// is refreshed ahead; one that needs a person is used to its end. A session
+// that was never there is tried again only when somebody asks.
+//
+// The ends of sessions are judged by the wall clock, corrected by what is
+// known of AWS's, and by the monotonic clock, whichever says that more time
+// has passed. Snapshots carry them by our own clock, because that is what
+// clients judge them by; records carry them by AWS's.
+//
 // Lock order: Broker.mu before link.mu; link.storeMu is taken with neither
 // held and may be held over calls of the Store.
 package broker

@@ -199,7 +199,7 @@ type store struct {
 	m      map[string]string
 	locked bool
 	fail   error
-	puts   int
+	slow   time.Duration // of Put
 }
 
 func newStore() *store { return &store{m: map[string]string{}} }
@@ -240,7 +240,7 @@ func (s *store) Put(_ context.Context, name string, v cred.Secret) error {
 	if s.fail != nil {
 		return s.fail
 	}
-	s.puts++
+	time.Sleep(s.slow)
 	s.m[name] = v.Reveal()
 	return nil
 }
@@ -325,9 +325,13 @@ type rig struct {
 	log   *bytes.Buffer
 	logMu sync.Mutex
 	stop  func()
+	onLog func(line string) // called by who logs, one at a time
 }
 
 func (r *rig) Write(p []byte) (int, error) {
+	if f := r.onLog; f != nil {
+		f(string(p))
+	}
 	r.logMu.Lock()
 	defer r.logMu.Unlock()
 	return r.log.Write(p)

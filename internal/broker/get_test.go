@@ -255,6 +255,23 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
+// What has been paid for is written before Run returns.
+func TestShutdownDuringAWrite(t *testing.T) {
+	bubble(t, dev(), func(t *testing.T, r *rig) {
+		r.store.slow = 2 * time.Second
+		go func() { _, _ = r.get("dev") }()
+		time.Sleep(time.Second)
+		begin := time.Now()
+		r.stop()
+		if d := time.Since(begin); d != time.Second {
+			t.Fatalf("Run returned after %v", d)
+		}
+		if n := len(r.store.names("session/")); n != 1 {
+			t.Fatalf("%d records", n)
+		}
+	})
+}
+
 func TestGetBeforeRunWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

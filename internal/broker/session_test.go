@@ -467,6 +467,9 @@ func TestTooManyWaysOfAsking(t *testing.T) {
 			}
 		}
 		synctest.Wait()
+		if _, ok := r.b.Peek("pin"); !ok {
+			t.Fatal("the pinned one gave way")
+		}
 		if n := len(r.b.activeLinks()); n != 4 { // keys, P, R, the last of the others
 			t.Fatalf("%d links", n)
 		}
@@ -576,6 +579,27 @@ func TestForgetDuringAnAttempt(t *testing.T) {
 			t.Fatalf("who asked after got %v", err)
 		}
 		r.wantCalls("assume-role", 2)
+	})
+}
+
+// Logged out after the session was fetched and before it was written.
+func TestForgetBeforeTheWrite(t *testing.T) {
+	bubble(t, dev(), func(t *testing.T, r *rig) {
+		r.onLog = func(line string) {
+			if strings.Contains(line, "session fetched") {
+				r.onLog = nil
+				if err := r.b.Forget(t.Context(), "dev"); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		_, _ = r.get("dev")
+		if n := r.store.names("session/"); len(n) != 0 {
+			t.Fatalf("left in the vault: %v", n)
+		}
+		if _, ok := r.b.Peek("dev"); ok {
+			t.Fatal("in memory still")
+		}
 	})
 }
 

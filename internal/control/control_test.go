@@ -526,7 +526,7 @@ func TestServerLimits(t *testing.T) {
 			got <- err
 			return
 		}
-		_, err := s.ReadRequest(50 * time.Millisecond)
+		_, err := s.ReadRequest(time.Second)
 		got <- err
 	})
 	for name, c := range map[string]struct {

@@ -207,7 +207,7 @@ func (c *call) assumeDenied(say func(text, help string), message string) {
 func (c *call) invalid(say func(text, help string), message string) {
 	switch {
 	case strings.Contains(message, "role chaining"):
-		say(fmt.Sprintf("a role that is assumed with another role's session lasts an hour at most (role chaining), and %d s were asked for", c.asked),
+		say(fmt.Sprintf("a role that is assumed with temporary credentials lasts an hour at most (role chaining), and %d s were asked for", c.asked),
 			"set duration_seconds = 3600 in profile "+c.profileName())
 	case strings.Contains(message, "MaxSessionDuration"):
 		say(fmt.Sprintf("the role's maximum session duration is less than the %d s that were asked for", c.asked),

@@ -16,8 +16,9 @@ import (
 	"keyfob/profiles"
 )
 
-// chainLimit is AWS's limit for a role that is assumed with another role's
-// session ("role chaining"), whatever the role itself allows.
+// chainLimit is AWS's limit for a role that is assumed with temporary
+// credentials ("role chaining"; it counts GetSessionToken's as well as a
+// role's), whatever the role itself allows.
 const chainLimit = 3600
 
 // assumeRole is one AssumeRole.
@@ -110,20 +111,20 @@ func (s *assumeRole) Fetch(ctx context.Context, in cred.Input) (cred.Credentials
 	return out, nil
 }
 
-// length is the session's length to ask for. Above a role's session AWS
+// length is the session's length to ask for. Above another session AWS
 // refuses more than an hour with a ValidationError, for every call and
 // whatever the role allows. The setting is usually inherited from days when
 // the role was assumed with a user's keys, and an hour, refreshed by itself,
 // serves as well: so it is capped and said, where failing would help nobody.
 func (s *assumeRole) length(in cred.Input) int32 {
-	if in.Base.RoleARN == "" || s.duration <= chainLimit {
+	if in.Base.SessionToken.IsZero() || s.duration <= chainLimit {
 		return s.duration
 	}
 	s.capped.Do(func() {
 		if s.d.Log != nil {
 			s.d.Log.WithField(logging.Profile, s.link.Profile).WithField("role", s.role).WithField("source_role", in.Base.RoleARN).
 				WithField("duration_seconds", s.duration).
-				Warn("AWS limits a role that is assumed with another role's session to 3600 s (role chaining): asking for 3600 s")
+				Warn("AWS limits a role that is assumed with temporary credentials to 3600 s (role chaining): asking for 3600 s")
 		}
 	})
 	return chainLimit
