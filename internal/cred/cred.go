@@ -14,10 +14,13 @@ import (
 type Credentials struct {
 	AccessKeyID     string
 	SecretAccessKey Secret
-	SessionToken    Secret    // empty for long-lived keys, which are never handed out
-	Expires         time.Time // by AWS's clock, UTC; zero for long-lived keys
-	AccountID       string    // twelve digits, or "" where the source does not tell
-	RoleARN         string    // the role that was assumed, "" for none
+	SessionToken    Secret // empty for long-lived keys, which are never handed out
+	// Expires is when they end, zero for long-lived keys. A Source gives it
+	// by AWS's clock, a Snapshot by the clock of this machine: clients judge
+	// by theirs, which is ours.
+	Expires   time.Time
+	AccountID string // twelve digits, or "" where the source does not tell
+	RoleARN   string // the role that was assumed, "" for none
 }
 
 // Temporary reports whether these may be handed out: they have a session
@@ -71,7 +74,7 @@ type Request struct {
 	RoleARN  string // one more role on top, "" for none
 	Region   string // overrides the profile's, "" for none
 	Policy   string // session policy of the endpoint or grant, "" for none
-	Grant    string // id of the grant that opened the endpoint, "" for none
+	Grant    string // id of the grant that opened the endpoint and that the caller may use, "" for none
 	MayAsk   bool   // the caller can wait for a person
 	Via      Endpoint
 }
