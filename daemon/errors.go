@@ -28,10 +28,7 @@ func (d *daemon) wireError(err error, what string) *control.Error {
 		e.Code, e.Message, e.Hint = control.CodeDenied, "cannot "+what+": denied", "the log of keyfobd says why"
 	case errors.As(err, &person):
 		e.Code = control.CodeInteraction
-	case errors.Is(err, keystore.ErrWrongPassphrase):
-		e.Code, e.Hint = control.CodeInteraction, "keyfob unlock"
-	case errors.Is(err, cred.ErrLocked), errors.Is(err, keystore.ErrNoKeyring), errors.Is(err, keystore.ErrKeyringLocked),
-		errors.Is(err, keystore.ErrDismissed), errors.Is(err, keystore.ErrTimeout):
+	case errors.Is(err, cred.ErrLocked), keystore.NeedsPerson(err):
 		e.Code = control.CodeInteraction
 		if st := d.vault.Status(); errors.Is(err, cred.ErrLocked) && st.Err != nil {
 			e.Message = "cannot " + what + ": " + strings.TrimPrefix(sentence(st.Err, "open the vault"), "cannot ")

@@ -306,6 +306,9 @@ func (d *daemon) status(c *call) (any, error) {
 	for _, name := range st.Corrupt {
 		out.Warnings = append(out.Warnings, "a corrupt record was set aside: "+name)
 	}
+	if st.Warning != "" {
+		out.Warnings = append(out.Warnings, st.Warning)
+	}
 	if skew := time.Duration(d.skew.Load()); skew > time.Minute || skew < -time.Minute {
 		out.Warnings = append(out.Warnings, skewText(skew))
 	}
