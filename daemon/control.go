@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -25,60 +26,100 @@ const (
 	slowAccept     = 100 * time.Millisecond
 )
 
-// connections is the open control connections, so that the end can be
-// waited for.
+// connections is the open control connections, each with whether it waits
+// for its client to ask something.
 type connections struct {
 	mu   sync.Mutex // guards open
-	open map[net.Conn]struct{}
-	wg   sync.WaitGroup
+	open map[net.Conn]*atomic.Bool
 }
 
-func (c *connections) add(conn net.Conn) bool {
+func (c *connections) add(conn net.Conn) (idle *atomic.Bool, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.open) >= maxConnections {
-		return false
+		return nil, false
 	}
 	if c.open == nil {
-		c.open = map[net.Conn]struct{}{}
+		c.open = map[net.Conn]*atomic.Bool{}
 	}
-	c.open[conn] = struct{}{}
-	c.wg.Add(1)
-	return true
+	idle = &atomic.Bool{}
+	idle.Store(true)
+	c.open[conn] = idle
+	return idle, true
 }
 
 func (c *connections) done(conn net.Conn) {
 	c.mu.Lock()
 	delete(c.open, conn)
 	c.mu.Unlock()
-	c.wg.Done()
 }
 
-// hurry makes whoever waits for a next request see the end.
+// hurry ends the conversations in which nothing was asked. One that says it
+// is idle looks at the context only afterwards, so that none is missed.
 func (c *connections) hurry() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for conn := range c.open {
-		_ = conn.SetReadDeadline(time.Unix(1, 0))
+	for conn, idle := range c.open {
+		if idle.Load() {
+			_ = conn.Close()
+		}
 	}
 }
 
 // serveControl accepts until ctx ends, then joins every conversation.
+//
+// Whoever accepts a connection also serves it, so that a request is answered
+// by the goroutine that the kernel woke; another one takes its place at the
+// listener first. Most conversations are one short request, and a hand-over
+// to another thread would cost more than its answer.
 func (d *daemon) serveControl(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		_ = d.socket.Close()
 		d.conns.hurry()
 	})
 	defer stop()
-	defer d.conns.wg.Wait()
+	a := &acceptors{}
+	a.failed = make(chan error, 1)
+	a.start(func() { d.accept(ctx, a) })
+	a.wg.Wait()
+	select {
+	case err := <-a.failed:
+		return err
+	default:
+		return nil
+	}
+}
+
+// acceptors are the goroutines that accept on the control socket.
+type acceptors struct {
+	wg     sync.WaitGroup
+	idle   atomic.Int32 // those at the listener
+	failed chan error
+}
+
+// idleAcceptors is how many wait at the listener when nothing happens.
+const idleAcceptors = 2
+
+func (a *acceptors) start(f func()) {
+	a.idle.Add(1)
+	a.wg.Go(f)
+}
+
+// accept takes connections and serves each to its end. It returns when the
+// listener is closed, or when enough others wait at it.
+func (d *daemon) accept(ctx context.Context, a *acceptors) {
 	for {
 		conn, err := d.socket.Accept()
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
-			return nil
+			return
 		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("cannot accept on the control socket: %w", err)
+			select {
+			case a.failed <- fmt.Errorf("cannot accept on the control socket: %w", err):
+			default:
+			}
+			return
 		default: // out of descriptors, most likely: it passes
 			d.log.WithError(err).Warn("cannot accept on the control socket")
 			select {
@@ -87,16 +128,20 @@ func (d *daemon) serveControl(ctx context.Context) error {
 			}
 			continue
 		}
-		if !d.conns.add(conn) {
-			d.log.Warn("too many control connections, one refused")
-			_ = conn.Close()
-			continue
+		if a.idle.Add(-1) == 0 {
+			a.start(func() { d.accept(ctx, a) })
 		}
-		go func() {
-			defer d.conns.done(conn)
-			defer conn.Close()
-			d.converse(ctx, conn)
-		}()
+		if idle, ok := d.conns.add(conn); ok {
+			d.converse(ctx, conn, idle)
+			d.conns.done(conn)
+		} else {
+			d.log.Warn("too many control connections, one refused")
+		}
+		_ = conn.Close()
+		if a.idle.Add(1) > idleAcceptors {
+			a.idle.Add(-1)
+			return
+		}
 	}
 }
 
@@ -110,9 +155,14 @@ type conversation struct {
 }
 
 // converse serves one connection: who is it, then request by request.
-func (d *daemon) converse(ctx context.Context, conn net.Conn) {
+func (d *daemon) converse(ctx context.Context, conn net.Conn, idle *atomic.Bool) {
+	if ctx.Err() != nil {
+		return
+	}
 	who, err := d.peers.Of(conn)
-	log := d.log.WithFields(logrus.Fields{logging.Endpoint: "control", logging.Caller: who.UID, logging.PID: who.PID})
+	log := func() *logrus.Entry { // made only where something is logged
+		return d.log.WithFields(logrus.Fields{logging.Endpoint: "control", logging.Caller: who.UID, logging.PID: who.PID})
+	}
 	c := &conversation{ServerConn: control.NewServerConn(conn)}
 	refused := ""
 	switch {
@@ -125,7 +175,7 @@ func (d *daemon) converse(ctx context.Context, conn net.Conn) {
 		if !errors.Is(err, control.ErrProtocol) {
 			return // gone before it said anything: a probe
 		}
-		log.WithField(logging.Reason, err.Error()).Info("control connection refused")
+		log().WithField(logging.Reason, err.Error()).Info("control connection refused")
 		return
 	}
 	for ctx.Err() == nil {
@@ -133,9 +183,10 @@ func (d *daemon) converse(ctx context.Context, conn net.Conn) {
 		if err != nil {
 			return
 		}
+		idle.Store(false)
 		d.calls.Add(1)
 		if refused != "" {
-			log.WithField(logging.Reason, refused).Warn("control request refused")
+			log().WithField(logging.Reason, refused).Warn("control request refused")
 			_ = c.WriteReply(req.ID, nil, &control.Error{Code: control.CodeDenied, Message: "cannot use this keyfob: denied", Hint: "the log of keyfobd says why"})
 			return
 		}
@@ -144,6 +195,7 @@ func (d *daemon) converse(ctx context.Context, conn net.Conn) {
 			c.afterReply()
 			return
 		}
+		idle.Store(true)
 	}
 }
 

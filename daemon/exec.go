@@ -167,7 +167,7 @@ func (d *daemon) grantAdd(c *call) (any, error) {
 	if p.ForExec {
 		spec.ExecPID = c.caller.Caller.PID
 		spec.RoleARN, spec.Implicit = r.RoleARN, r.Implicit
-		if err := d.sureOf(c, r); err != nil {
+		if _, err := d.getAsking(c, r); err != nil {
 			return nil, about(err, r.Profile)
 		}
 	} else if !d.hasContainerEndpoint() {
@@ -185,20 +185,6 @@ func (d *daemon) grantAdd(c *call) (any, error) {
 	d.describeGrant(&out, *g, addr)
 	d.log.WithFields(logrus.Fields{logging.Profile: strings.Join(g.Profiles, ","), logging.PID: c.caller.Caller.PID}).Info("grant made")
 	return out, nil
-}
-
-// sureOf gets credentials once, asking the person behind the call where
-// that is allowed.
-func (d *daemon) sureOf(c *call, r cred.Request) error {
-	wait := waitProcess
-	if r.MayAsk {
-		wait = d.s.SignInTimeout
-	}
-	ctx, cancel := context.WithTimeout(c.ctx, wait)
-	defer cancel()
-	defer d.attach(ctx, c, r)()
-	_, err := d.Get(ctx, r)
-	return err
 }
 
 func (d *daemon) hasContainerEndpoint() bool {

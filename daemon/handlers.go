@@ -181,15 +181,7 @@ func (d *daemon) credentials(c *call) (any, error) {
 	}
 	d.freshProfiles(c.ctx)
 	r := d.request(c, p.Context, via)
-	wait := waitProcess
-	if r.MayAsk {
-		wait = d.s.SignInTimeout
-	}
-	ctx, cancel := context.WithTimeout(c.ctx, wait)
-	defer cancel()
-	detach := d.attach(ctx, c, r)
-	defer detach()
-	snap, err := d.Get(ctx, r)
+	snap, err := d.getAsking(c, r)
 	if err != nil {
 		return nil, about(err, r.Profile)
 	}
@@ -202,6 +194,29 @@ func (d *daemon) credentials(c *call) (any, error) {
 		Expiration:      snap.AdvertisedExpiry(time.Now()).UTC().Format("2006-01-02T15:04:05Z"),
 		AccountID:       snap.AccountID,
 	}, nil
+}
+
+// getAsking is Get for a call behind which a person may be: what is in
+// memory is handed out at once, and only where it is not the person is
+// brought in and their going away is watched for.
+func (d *daemon) getAsking(c *call, r cred.Request) (*cred.Snapshot, error) {
+	if !d.lockedByHand.Load() {
+		if snap := d.broker.Held(r); snap != nil {
+			return snap, nil
+		}
+	}
+	wait := waitProcess
+	ctx := c.ctx
+	if r.MayAsk {
+		wait = d.s.SignInTimeout
+		watched, stop := c.conn.Watch(ctx)
+		defer stop()
+		ctx = watched
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	defer d.attach(c, r)()
+	return d.Get(ctx, r)
 }
 
 // about names the profile where the error alone would not.

@@ -13,7 +13,7 @@ import (
 
 // attach lets the person behind a call answer the questions of the links of
 // r's chain, for as long as the call lasts.
-func (d *daemon) attach(ctx context.Context, c *call, r cred.Request) (detach func()) {
+func (d *daemon) attach(c *call, r cred.Request) (detach func()) {
 	if !r.MayAsk {
 		return func() {}
 	}

@@ -16,15 +16,18 @@ import (
 // given to the kernel's poller when a Read or Write is about to need it.
 type conn struct {
 	net.Conn
-	spoke atomic.Bool // a request was read from it
+	server    *Server
+	spoke     atomic.Bool // a request was read from it
+	answering atomic.Bool // an answer is being repeated, which net/http does not know of
 
-	mu           sync.Mutex // guards the deadlines; held for no longer than it takes to set one
+	mu           sync.Mutex // guards the deadlines and the repeater; held for no longer than it takes to set one
 	reading      bool       // a Read is under way: at most one is at a time
 	writing      bool       // likewise
 	readWanted   time.Time
 	readApplied  time.Time
 	writeWanted  time.Time
 	writeApplied time.Time
+	repeater     repeater
 
 	// The rest belongs to the goroutine that net/http runs the connection's
 	// handlers on, one after the other.
@@ -38,39 +41,62 @@ type conn struct {
 	node       *node
 	param      string
 	x          exchange
+	out        []byte // a repeated answer, cleared once it is written
+	date       []byte // of the Date header, at second
+	second     int64
 }
 
 // tracked makes the listener's connections *conn.
-type tracked struct{ net.Listener }
+type tracked struct {
+	net.Listener
+	server *Server
+}
 
 func (t tracked) Accept() (net.Conn, error) {
 	c, err := t.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return &conn{Conn: c}, nil
+	return &conn{Conn: c, server: t.server}, nil
 }
 
 // writeSlack is how much earlier than asked for a Write may time out, so
 // that the deadlines of following answers are one.
 const writeSlack = writeTimeout / 2
 
-// Read reads with the deadline that was noted last.
+// Read reads with the deadline that was noted last. A request that repeats
+// the one before it may be answered here; Read then reads on.
 func (c *conn) Read(p []byte) (int, error) {
-	c.mu.Lock()
-	if c.readApplied != c.readWanted {
-		if err := c.applyRead(); err != nil {
+	for {
+		c.mu.Lock()
+		if c.readApplied != c.readWanted {
+			if err := c.applyRead(); err != nil {
+				c.mu.Unlock()
+				return 0, err
+			}
+		}
+		c.reading = true
+		c.mu.Unlock()
+
+		n, err := c.Conn.Read(p)
+
+		c.mu.Lock()
+		c.reading = false
+		repeated := err == nil && c.repeater.repeated(p[:n])
+		if n > 0 && !repeated {
+			c.repeater.feed(p[:n])
+		}
+		c.mu.Unlock()
+		if !repeated {
+			return n, err
+		}
+		if !c.answerAgain() {
+			c.mu.Lock()
+			c.repeater.feed(p[:n])
 			c.mu.Unlock()
-			return 0, err
+			return n, nil
 		}
 	}
-	c.reading = true
-	c.mu.Unlock()
-	n, err := c.Conn.Read(p)
-	c.mu.Lock()
-	c.reading = false
-	c.mu.Unlock()
-	return n, err
 }
 
 // Write writes with the deadline that was noted last, or up to writeSlack

@@ -224,6 +224,11 @@ func TestContainerRefuses(t *testing.T) {
 	if a := raw(t, address, "GET", request("GET", "/v1/credentials/dev", "evil.example", authorization(token))); a.status != 403 {
 		t.Errorf("foreign Host: %+v", a)
 	}
+	for _, path := range []string{"/v2/credentials/" + relative.ID + "/", "/v2/credentials/" + relative.ID + "/x"} {
+		if a := get(t, address, path, authorization(token)); a.status != 404 {
+			t.Errorf("%s: %+v", path, a)
+		}
+	}
 	text := lines.String()
 	noSecret(t, "the log", text)
 	for _, secret := range []string{token, theirs, anybody, relative.ID, theirRelative.ID, ordinary.ID} {

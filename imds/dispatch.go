@@ -38,6 +38,7 @@ type exchange struct {
 	expiry time.Time     // of the token; zero when none was needed
 	grant  *access.Grant // that opened a container route
 	logged bool          // an unknown path is to be logged
+	again  again         // how to repeat the answer, nil where that is not known
 }
 
 // ServeHTTP answers one request. The checks come in the order of
@@ -49,12 +50,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "", http.StatusInternalServerError) // not on a connection of Run
 		return
 	}
+	c.mu.Lock()
+	c.repeater.begin()
+	c.mu.Unlock()
 	x := &c.x
 	*x = exchange{s: s, w: w, r: r, conn: c, now: time.Now()}
 	if f := s.dispatch(x); f != nil {
 		x.fail(f)
+		x.again = nil
 	}
-	x.w, x.r, x.grant = nil, nil, nil
+	c.mu.Lock()
+	c.repeater.end(x.again)
+	c.mu.Unlock()
+	x.w, x.r, x.grant, x.again = nil, nil, nil, nil
 }
 
 func (s *Server) dispatch(x *exchange) *fault {
@@ -153,12 +161,18 @@ func (s *Server) pass(x *exchange) *fault {
 		return forbidden(err.Error())
 	}
 	x.caller = caller
-	if s.check != nil {
-		if err := s.check(caller, s.profile, s.via); err != nil {
-			return denied(err)
-		}
+	if err := s.judge(caller); err != nil {
+		return denied(err)
 	}
 	return nil
+}
+
+// judge asks the rules, where this server was given them.
+func (s *Server) judge(c peer.Caller) error {
+	if s.check == nil {
+		return nil
+	}
+	return s.check(c, s.profile, s.via)
 }
 
 // open enforces a route's access.
@@ -304,15 +318,18 @@ func (x *exchange) fail(f *fault) {
 	x.write(f.status, contentType, []string{strconv.Itoa(len(body))}, body)
 }
 
-// shown is the path as it may be logged. The last segment of a container
-// path can be the id of a grant, which is a secret.
+// shown is the path as it may be logged. What follows /v2/credentials/ on a
+// container endpoint can be the id of a grant, which is a secret: two
+// segments are shown.
 func (x *exchange) shown() string {
-	if x.s.as == containerForm {
-		if i := strings.LastIndexByte(x.path, '/'); i > 0 {
-			return x.path[:i+1] + "…"
-		}
+	if x.s.as != containerForm {
+		return x.path
 	}
-	return x.path
+	segments := strings.SplitAfterN(x.path, "/", 4)
+	if len(segments) < 4 {
+		return x.path
+	}
+	return strings.Join(segments[:3], "") + "…"
 }
 
 // waiting is a context that ends at its deadline. Its timer is made only

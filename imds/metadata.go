@@ -1,6 +1,7 @@
 package imds
 
 import (
+	"context"
 	"crypto/subtle"
 	"net"
 	"net/http"
@@ -61,7 +62,8 @@ type metadata struct {
 	tokens     func() *access.Tokens
 	generation func(profile string) uint64
 	started    time.Time
-	endpoint   string // what tokens are bound to
+	endpoint   string          // what tokens are bound to
+	ended      context.Context // of those who do not wait
 
 	plain    atomic.Pointer[rendered] // security-credentials
 	extended atomic.Pointer[rendered] // the same with AccountId
@@ -105,6 +107,9 @@ func NewMetadata(cfg MetadataConfig) *Server {
 	}
 	s.log = newNotices(cfg.Log, s)
 	m := &metadata{Server: s, v1: cfg.IMDSv1, tokens: cfg.Tokens, generation: cfg.Generation, started: time.Now(), endpoint: s.via.Kind + " " + s.via.Listen}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	m.ended = ended
 	s.routes = compile(m.table(), true)
 	s.authorize = m.authorize
 	s.forget = m.forget
@@ -204,7 +209,7 @@ func (m *metadata) authorize(x *exchange, need accessKind) *fault {
 		return unauthorized("no token key")
 	}
 	token, b, last := values[0], m.binding(x), &x.conn.token
-	if last.maker == maker && last.generation == b.Generation && x.now.Before(last.expires) &&
+	if last.good(maker, b.Generation, x.now) &&
 		subtle.ConstantTimeCompare([]byte(last.token), []byte(token)) == 1 {
 		x.expiry = last.expires
 		return nil
@@ -216,6 +221,11 @@ func (m *metadata) authorize(x *exchange, need accessKind) *fault {
 	*last = verified{token: token, expires: expires, maker: maker, generation: b.Generation}
 	x.expiry = expires
 	return nil
+}
+
+// good reports whether the token that is remembered is still one.
+func (v *verified) good(maker *access.Tokens, generation uint64, now time.Time) bool {
+	return v.maker != nil && v.maker == maker && v.generation == generation && now.Before(v.expires)
 }
 
 func (m *metadata) credentials(x *exchange) *fault { return m.serveCredentials(x, &m.plain, false) }
@@ -243,8 +253,42 @@ func (m *metadata) serveCredentials(x *exchange, kept *atomic.Pointer[rendered],
 		body = render(snapshot, advertised, metadataBody(snapshot, advertised, account))
 		kept.Store(body)
 	}
+	if repeatable(x.r) {
+		x.again = m.again(x.conn, kept, x.param, x.expiry.IsZero())
+	}
 	x.write(http.StatusOK, textPlain, body.length, body.body)
 	return nil
+}
+
+// again repeats the judgement of a request for credentials that this
+// connection has made before, of all that may have changed: the rules, the
+// token, the role's name and the credentials. Nothing is waited for.
+func (m *metadata) again(c *conn, kept *atomic.Pointer[rendered], role string, tokenless bool) again {
+	request := cred.Request{Caller: c.caller, Profile: m.profile, Via: m.via}
+	return func(now time.Time) (*rendered, time.Time) {
+		if m.judge(c.caller) != nil {
+			return nil, time.Time{}
+		}
+		var expires time.Time
+		if !tokenless {
+			if !c.token.good(m.tokens(), m.generation(m.profile), now) {
+				return nil, time.Time{}
+			}
+			expires = c.token.expires
+		}
+		if facts := m.facts(); facts.RoleName != role {
+			return nil, time.Time{}
+		}
+		snapshot, err := m.broker.Get(m.ended, request)
+		if err != nil || snapshot == nil || !snapshot.Temporary() {
+			return nil, time.Time{}
+		}
+		body := kept.Load()
+		if !body.fits(snapshot, snapshot.AdvertisedExpiry(now)) {
+			return nil, time.Time{}
+		}
+		return body, expires
+	}
 }
 
 // forget drops the bodies that hold secrets.

@@ -427,6 +427,14 @@ func TestTokenBinding(t *testing.T) {
 	if got := kept(); got != 200 {
 		t.Fatalf("kept connection: %d", got)
 	}
+	for name, bad := range map[string]string{"changed": flip(token[0]) + token[1:], "shorter": token[:55], "longer": token + "A"} {
+		if a := c.send(t, "GET", request("GET", credentialsPath, address, withToken(bad))); a.status != 401 {
+			t.Errorf("kept connection with a %s token: %d", name, a.status)
+		}
+	}
+	if got := kept(); got != 200 {
+		t.Errorf("kept connection: %d", got)
+	}
 	generation++
 	if got := kept(); got != 401 {
 		t.Errorf("kept connection after a logout: %d", got)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -57,6 +58,7 @@ type Server struct {
 	authorize         func(x *exchange, need accessKind) *fault
 	forget            func() // drops whatever holds a secret
 	log               *notices
+	draining          atomic.Bool // no answer is repeated any more
 
 	wg    sync.WaitGroup // one for each connection
 	mu    sync.Mutex     // guards conns
@@ -91,7 +93,7 @@ func (s *Server) Run(ctx context.Context) error {
 		ErrorLog:  log.New(errorLog{s.log}, "", 0),
 	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(tracked{s.listener}) }()
+	go func() { served <- srv.Serve(tracked{s.listener, s}) }()
 
 	var failure error
 	select {
@@ -118,6 +120,10 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) drain(srv *http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
+	s.draining.Store(true)
+	for s.answering() && ctx.Err() == nil { // microseconds, but for a client that does not read
+		time.Sleep(time.Millisecond)
+	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Shutdown(ctx) }()
 	silent := time.NewTimer(silentTimeout)
@@ -139,6 +145,19 @@ func (s *Server) drain(srv *http.Server) {
 			return
 		}
 	}
+}
+
+// answering reports whether a connection is repeating an answer. net/http
+// takes such a connection for an idle one, and would close it.
+func (s *Server) answering() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if c.answering.Load() {
+			return true
+		}
+	}
+	return false
 }
 
 // connState keeps the list of connections: net/http calls it, with StateNew

@@ -130,13 +130,20 @@ func TestWait(t *testing.T) {
 func TestWaitEnds(t *testing.T) {
 	t.Parallel()
 	broker := newBroker()
+	var seen context.Context
+	warm := false
 	broker.get = func(ctx context.Context, r cred.Request) (*cred.Snapshot, error) {
+		seen = ctx
 		if d, ok := ctx.Deadline(); !ok || time.Until(d) != 250*time.Millisecond || ctx.Err() != nil {
 			t.Errorf("deadline is %v %v, error %v", d, ok, ctx.Err())
 		}
 		time.Sleep(200 * time.Millisecond)
 		if err := ctx.Err(); err != nil {
 			t.Errorf("after 200 ms: %v", err)
+		}
+		if warm {
+			ctx.Done()
+			return snapshot(time.Hour), nil
 		}
 		child, cancel := context.WithTimeout(ctx, time.Hour)
 		defer cancel()
@@ -153,8 +160,13 @@ func TestWaitEnds(t *testing.T) {
 	inBubble(t, func(c *MetadataConfig) { c.Broker = broker }, func(t *testing.T, l *pipeListener, token string, _ func()) {
 		c := l.dial(t)
 		defer c.Close()
-		if a := c.send(t, "GET", request("GET", credentialsPath, pipeAddress, withToken(token))); a.status != 200 {
-			t.Errorf("answer is %+v", a)
+		for _, warm = range []bool{false, true} {
+			if a := c.send(t, "GET", request("GET", credentialsPath, pipeAddress, withToken(token))); a.status != 200 {
+				t.Errorf("answer is %+v", a)
+			}
+			if seen.Err() == nil {
+				t.Error("the context outlives its request")
+			}
 		}
 	})
 }
@@ -330,6 +342,70 @@ func TestStop(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestStopStuck: a client that does not read its answer does not hold Run,
+// and one that the broker holds does: Run joins.
+func TestStopStuck(t *testing.T) {
+	t.Parallel()
+	broker := newBroker()
+	broker.get = func(ctx context.Context, r cred.Request) (*cred.Snapshot, error) {
+		time.Sleep(8 * time.Second)
+		return nil, cred.ErrUnavailable
+	}
+	for path, want := range map[string]time.Duration{"/latest/": drainTimeout, credentialsPath: 8 * time.Second} {
+		inBubble(t, func(c *MetadataConfig) { c.Broker = broker }, func(t *testing.T, l *pipeListener, token string, stop func()) {
+			c := l.dial(t)
+			defer c.Close()
+			if _, err := io.WriteString(c, request("GET", path, pipeAddress, withToken(token))); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			began := time.Now()
+			stop()
+			if took := time.Since(began); took != want {
+				t.Errorf("%s: stopping took %v, want %v", path, took, want)
+			}
+		})
+	}
+}
+
+// TestKeptExpiry: on a kept connection a token ends by the clock, and so does
+// the margin of the credentials.
+func TestKeptExpiry(t *testing.T) {
+	t.Parallel()
+	broker := newBroker()
+	inBubble(t, func(c *MetadataConfig) { c.Broker = broker }, func(t *testing.T, l *pipeListener, token string, _ func()) {
+		s := snapshot(3 * time.Minute)
+		broker.warm.Store(s)
+		c := l.dial(t)
+		defer c.Close()
+		short := c.send(t, "PUT", request("PUT", "/latest/api/token", pipeAddress, "X-aws-ec2-metadata-token-ttl-seconds: 60")).body
+		began := time.Now()
+		for _, step := range []struct {
+			at     time.Duration
+			token  string
+			status int
+			left   string
+			ends   time.Time
+		}{
+			{0, short, 200, "60", s.Expires.Add(-time.Minute)},
+			{59 * time.Second, short, 200, "1", s.Expires.Add(-time.Minute)},
+			{60 * time.Second, short, 401, "", time.Time{}},
+			{119 * time.Second, token, 200, "21481", s.Expires.Add(-time.Minute)},
+			{120 * time.Second, token, 200, "21480", s.Expires},
+			{150 * time.Second, token, 200, "21450", s.Expires},
+		} {
+			time.Sleep(step.at - time.Since(began))
+			a := c.send(t, "GET", request("GET", credentialsPath, pipeAddress, withToken(step.token)))
+			if a.status != step.status || a.header.Get(headerTTL) != step.left {
+				t.Errorf("after %v: %d with %q seconds left", step.at, a.status, a.header.Get(headerTTL))
+			}
+			if a.status == 200 && !strings.Contains(a.body, stamp(step.ends)) {
+				t.Errorf("after %v: %s, want the end %s", step.at, a.body, stamp(step.ends))
+			}
+		}
+	})
 }
 
 // TestStopAtOnce: with nothing in flight Run ends at once, also while

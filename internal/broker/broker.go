@@ -152,20 +152,42 @@ func (b *Broker) Get(ctx context.Context, r cred.Request) (*cred.Snapshot, error
 	if err := v.judge(&r); err != nil {
 		return nil, b.deny(&r, err)
 	}
-	if e := v.find(&r); e != nil && !v.closed {
-		if p := e.last.cur.Load(); p != nil {
-			now := time.Now()
-			age := p.age(now, b.skew.Load())
-			if age < p.stale {
-				e.use.touch(b.minute(now), &r.Caller)
-				if age >= p.due && !p.kicked.Load() && p.kicked.CompareAndSwap(false, true) {
-					b.pokeMinder()
-				}
-				return p.snap, nil
-			}
-		}
+	if snap := b.held(v, &r); snap != nil {
+		return snap, nil
 	}
 	return b.getSlow(ctx, &r, want{})
+}
+
+// Held is Get for whoever would make preparations before waiting: it returns
+// what is in memory and good, or nil where Get would have to wait or fail.
+func (b *Broker) Held(r cred.Request) *cred.Snapshot {
+	v := b.view.Load()
+	if v.rules == nil || v.judge(&r) != nil {
+		return nil
+	}
+	return b.held(v, &r)
+}
+
+// held returns the snapshot in memory that answers r, or nil.
+func (b *Broker) held(v *view, r *cred.Request) *cred.Snapshot {
+	e := v.find(r)
+	if e == nil || v.closed {
+		return nil
+	}
+	p := e.last.cur.Load()
+	if p == nil {
+		return nil
+	}
+	now := time.Now()
+	age := p.age(now, b.skew.Load())
+	if age >= p.stale {
+		return nil
+	}
+	e.use.touch(b.minute(now), &r.Caller)
+	if age >= p.due && !p.kicked.Load() && p.kicked.CompareAndSwap(false, true) {
+		b.pokeMinder()
+	}
+	return p.snap
 }
 
 // Refresh is Get that fetches every session of the chain anew, in the order

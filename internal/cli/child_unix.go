@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// settle is longer than the kernel takes to stop or continue a whole group.
+const settle = 50 * time.Millisecond
+
 // child is the program of exec. It runs in our process group, so that the
 // terminal treats the two as one job, and gets the signals that are sent to
 // us alone.
@@ -17,10 +20,12 @@ type child struct {
 	signals chan os.Signal
 }
 
-// forwarded are the signals that a program expects to be sent.
+// forwarded are the signals that a program expects to be sent. Not SIGTSTP:
+// once the runtime has caught it, it cannot be given back its default, and
+// Ctrl-Z would no longer stop us with the program.
 var forwarded = []os.Signal{
 	syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP,
-	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGALRM,
+	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGALRM,
 }
 
 func newChild() *child {
@@ -34,20 +39,6 @@ func newChild() *child {
 }
 
 func (c *child) close() { signal.Stop(c.signals) }
-
-// stopSelf stops this process as the terminal's Ctrl-Z does, and returns
-// when it goes on.
-func (c *child) stopSelf() {
-	signal.Reset(syscall.SIGTSTP)
-	for n := len(c.signals); n > 0; n-- { // what brought us here must not stop the program again
-		if s := <-c.signals; s != syscall.SIGTSTP {
-			c.signals <- s
-		}
-	}
-	_ = syscall.Kill(os.Getpid(), syscall.SIGTSTP)
-	time.Sleep(20 * time.Millisecond) // another thread may be the one that takes it
-	signal.Notify(c.signals, syscall.SIGTSTP)
-}
 
 // run starts cmd, passes signals on until it ends, and returns its exit
 // code: 128 and the signal's number for one that a signal ended. A daemon
@@ -101,31 +92,24 @@ func (c *child) run(cmd *exec.Cmd, daemon *os.Process) (int, error) {
 			case ch.status.Signaled():
 				return 128 + int(ch.status.Signal()), nil
 			}
-			// The program is stopped: for the shell's sake so are we, until
-			// somebody continues us. Without a terminal nobody would.
-			if controlled() {
-				c.stopSelf()
-				_ = syscall.Kill(pid, syscall.SIGCONT)
+			// The program is stopped. The shell waits for us: so are we,
+			// unless Ctrl-Z stopped us both and we are continued already.
+			// Where no shell would ever continue us, the kernel makes
+			// nothing of this. The SIGCONT that we get is passed on.
+			time.Sleep(settle)
+			if isStopped(pid) {
+				_ = syscall.Kill(os.Getpid(), syscall.SIGTSTP)
 			}
 			resume <- struct{}{}
 		}
 	}
 }
 
-// controlled reports whether there is a controlling terminal.
-func controlled() bool {
-	fd, err := syscall.Open(terminalPath, syscall.O_RDWR|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
-	if err == nil {
-		_ = syscall.Close(fd)
-	}
-	return err == nil
-}
-
 // pass sends the program a signal that we got, unless the terminal has sent
 // it to our whole group: then the program has it already.
 func (c *child) pass(pid int, s syscall.Signal) {
 	switch s {
-	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP:
+	case syscall.SIGINT, syscall.SIGQUIT:
 		if hasTerminal() {
 			return
 		}

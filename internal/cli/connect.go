@@ -86,9 +86,9 @@ func (a *app) replaceOlder(ctx context.Context) {
 }
 
 // call calls the daemon, starting one if need be. A daemon that was just
-// ending is asked again once where asking twice does no harm.
+// ending is asked again where asking twice does no harm.
 func (a *app) call(ctx context.Context, method string, params, result any, handle control.Handler) error {
-	for again := repeatable(method); ; again = false {
+	for patience := time.Now().Add(goneWait); ; {
 		client, err := a.connect(ctx)
 		if err != nil {
 			return err
@@ -98,10 +98,11 @@ func (a *app) call(ctx context.Context, method string, params, result any, handl
 		if err != nil && !errors.As(err, &wire) {
 			a.hangUp()
 		}
-		if again && errors.Is(err, control.ErrGone) {
-			continue
+		if !errors.Is(err, control.ErrGone) || !repeatable(method) || time.Now().After(patience) {
+			return err
 		}
-		return err
+		a.ending = client.ServerPID()
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -118,6 +119,7 @@ func repeatable(method string) bool {
 const (
 	startWait = 20 * time.Second // for a daemon to be ready
 	stopWait  = 15 * time.Second // for one to end
+	goneWait  = 3 * time.Second  // for one that hangs up to say something else
 )
 
 // start starts a daemon and connects to it. Of any number of commands that
@@ -127,6 +129,11 @@ func (a *app) start(ctx context.Context) (*control.Client, error) {
 		client, err := a.dial(ctx)
 		if err == nil || !errors.Is(err, control.ErrNotRunning) {
 			return client, err
+		}
+		// One that has just hung up on us may still be at its last: the
+		// next would find its socket taken.
+		if err := a.waitOver(ctx, a.ending); err != nil {
+			return nil, err
 		}
 		return a.launch(ctx, s)
 	})
@@ -297,8 +304,6 @@ func (a *app) end(ctx context.Context, client *control.Client) error {
 	if pid != client.ServerPID() {
 		pid = 0 // behind socket activation, or in another pid namespace
 	}
-	gone := watchProcess(pid)
-	defer gone.close()
 	var wire *control.Error
 	if errors.As(err, &wire) && wire.Code == control.CodeProtocol && pid > 0 {
 		// It does not understand the word, but by the kernel's word it is a
@@ -312,6 +317,15 @@ func (a *app) end(ctx context.Context, client *control.Client) error {
 		return failure(fmt.Sprintf("keyfobd (pid %d) has not ended in %s", client.Server().PID, stopWait), "")
 	}
 	a.hangUp()
+	return a.waitOver(ctx, pid)
+}
+
+// waitOver waits until a daemon's process has ended; 0 is none.
+func (a *app) waitOver(ctx context.Context, pid int) error {
+	ctx, cancel := context.WithTimeout(ctx, stopWait)
+	defer cancel()
+	gone := watchProcess(pid)
+	defer gone.close()
 	for !gone.over() {
 		select {
 		case <-ctx.Done():

@@ -1,3 +1,5 @@
+//go:build !windows
+
 package cli
 
 import (
@@ -7,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sort"
 	"strconv"
 	"strings"
@@ -70,12 +71,21 @@ func fakeDaemon() int {
 	}
 	socket := flag("--socket")
 	_ = os.MkdirAll(filepath.Dir(socket), 0o700)
+	if pid, err := os.ReadFile(filepath.Join(d.dir, "pid")); err == nil {
+		if _, err := os.Stat("/proc/" + strings.TrimSpace(string(pid)) + "/fd/0"); err == nil {
+			tell("error: cannot listen: another daemon serves it\n")
+			return 1
+		}
+		_ = os.Remove(filepath.Join(d.dir, "pid"))
+	}
+	d.note("pid", strconv.Itoa(os.Getpid()))
 	_ = os.Remove(socket)
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		tell("error: " + err.Error() + "\n")
 		return 1
 	}
+	d.listener = l
 	tell("ok\n")
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -103,7 +113,9 @@ type fake struct {
 	dir  string
 	mu   sync.Mutex // guards the files of dir
 	once sync.Once
-	stop chan struct{}
+
+	listener net.Listener
+	stop     chan struct{}
 }
 
 func (d *fake) end() { d.once.Do(func() { close(d.stop) }) }
@@ -164,7 +176,11 @@ func (d *fake) serve(conn net.Conn) {
 			return
 		}
 		if d.mode() == "ending" && d.once1("ended") {
-			d.end() // as a daemon that is idle for too long just now
+			// As a daemon that has been idle for too long just now, and
+			// whose end takes a moment.
+			_ = d.listener.Close()
+			time.Sleep(100 * time.Millisecond)
+			d.end()
 			return
 		}
 		result, e := d.answer(s, r, hello, version)
@@ -282,9 +298,6 @@ func (d *fake) answer(s *control.ServerConn, r control.Request, hello control.He
 }
 
 func sessionLeader() bool {
-	if runtime.GOOS == "windows" {
-		return true
-	}
 	return syscall.Getpgrp() == os.Getpid()
 }
 

@@ -50,6 +50,7 @@ type app struct {
 	cached *settings.Settings // by settings()
 	client *control.Client    // by dial()
 	spawn  *os.Process        // the daemon that we started, nil if we did not
+	ending int                // the process of a daemon that hung up on us, 0 if none did
 }
 
 // getenv returns a variable, blank ones as unset.
@@ -146,6 +147,7 @@ func (a *app) fast(args []string) (code int, done bool) {
 		result, err = client.Await(ctx, a.handler("credential-process"))
 	}
 	if err == control.ErrGone {
+		a.ending = client.ServerPID()
 		a.hangUp() // it was just ending: slow starts another
 		return 0, false
 	}

@@ -16,3 +16,10 @@ func (w *watchedProcess) over() bool {
 }
 
 func (w *watchedProcess) close() {}
+
+// isStopped reports whether a process is stopped now.
+func isStopped(pid int) bool {
+	const sStop = 4 // SSTOP of <sys/proc.h>
+	info, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
+	return err == nil && info.Proc.P_stat == sStop
+}

@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,4 +39,15 @@ func (w *watchedProcess) close() {
 	if w.fd >= 0 {
 		_ = unix.Close(w.fd)
 	}
+}
+
+// isStopped reports whether a process is stopped now (proc_pid_stat(5): the
+// state follows the name in parentheses).
+func isStopped(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	i := bytes.LastIndexByte(b, ')')
+	return i > 0 && i+2 < len(b) && b[i+2] == 'T'
 }

@@ -1,10 +1,15 @@
+//go:build !windows
+
 package cli
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,8 +28,24 @@ func TestMain(m *testing.M) {
 			}
 			os.Exit(Main(os.Args[1:], Process{Version: version, Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}))
 		},
-		"keyfobd": func() { os.Exit(fakeDaemon()) },
+		"keyfobd":  func() { os.Exit(fakeDaemon()) },
+		"sigcount": countSignals,
 	})
+}
+
+// countSignals is a program that says how many SIGINTs it got, until SIGTERM.
+func countSignals() {
+	c := make(chan os.Signal, 16)
+	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
+	fmt.Println("up")
+	n := 0
+	for s := range c {
+		if s == syscall.SIGTERM {
+			os.Exit(5)
+		}
+		n++
+		fmt.Printf("int-%d\n", n)
+	}
 }
 
 func TestScripts(t *testing.T) {

@@ -41,8 +41,9 @@ func openTerminal() (int, error) {
 
 // askTerminal asks on the controlling terminal, whatever standard input and
 // output are, and returns the line typed; without echo what is typed is not
-// shown. When ctx ends it stops asking. A signal that ends or stops us first
-// gives the terminal back. Errors: errNoTerminal, ctx's.
+// shown. When ctx ends it stops asking. A signal that ends us first gives the
+// terminal back. Stopped and continued (the shell has had the terminal, with
+// modes of its own), it asks again. Errors: errNoTerminal, ctx's.
 func askTerminal(ctx context.Context, question string, echo bool) (string, error) {
 	fd, err := openTerminal()
 	if err != nil {
@@ -87,9 +88,11 @@ func askTerminal(ctx context.Context, question string, echo bool) (string, error
 			return "", fmt.Errorf("cannot read the terminal: %w", err)
 		}
 		if sig := wake.signal(); sig != nil {
-			restore()
-			_, _ = syscall.Write(fd, []byte("\n"))
-			wake.raise(sig)
+			if sig != syscall.SIGCONT {
+				restore()
+				_, _ = syscall.Write(fd, []byte("\n"))
+				wake.raise(sig)
+			}
 			line = line[:0]
 			if err := begin(); err != nil {
 				return "", err
@@ -159,8 +162,6 @@ type waker struct {
 	err     error
 }
 
-var promptSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP}
-
 func newWaker(ctx context.Context) *waker {
 	w := &waker{
 		signals: make(chan os.Signal, 8),
@@ -175,7 +176,13 @@ func newWaker(ctx context.Context) *waker {
 	if w.fd() >= unix.FD_SETSIZE {
 		w.err = errNoTerminal
 	}
-	signal.Notify(w.signals, promptSignals...)
+	// Not SIGTSTP: once the runtime has caught it, it cannot be given back its
+	// default, and nothing would stop us.
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGCONT} {
+		if !signal.Ignored(s) {
+			signal.Notify(w.signals, s)
+		}
+	}
 	go func() {
 		defer close(w.done)
 		ended := ctx.Done()
@@ -212,8 +219,7 @@ func (w *waker) signal() os.Signal {
 	}
 }
 
-// raise does what the signal does by default, and returns if that is
-// nothing, or when we are continued after a stop.
+// raise ends this process by the signal.
 func (w *waker) raise(s os.Signal) {
 	signal.Reset(s)
 	_ = syscall.Kill(os.Getpid(), s.(syscall.Signal))

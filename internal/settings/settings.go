@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -276,11 +275,11 @@ func (s *Settings) chooseSocket(explicit string, d dirs) error {
 		s.SocketExplicit = explicit != ""
 		s.Socket = explicit
 		if explicit == "" {
-			u, err := user.Current()
+			sid, err := userSID()
 			if err != nil {
 				return &Error{Message: fmt.Sprintf("cannot tell which user this is: %v", err)}
 			}
-			s.Socket = `\\.\pipe\keyfob-` + u.Uid
+			s.Socket = `\\.\pipe\keyfob-` + sid
 		}
 		return nil
 	}
@@ -364,11 +363,7 @@ func platformDirs(env func(string) string) (dirs, error) {
 		d.home = first(env("USERPROFILE"), d.home)
 	}
 	if d.home == "" {
-		u, err := user.Current()
-		if err != nil || u.HomeDir == "" {
-			return d, &Error{Message: "cannot tell where the home directory is", Help: "set HOME"}
-		}
-		d.home = u.HomeDir
+		return d, &Error{Message: "cannot tell where the home directory is", Help: "set HOME"}
 	}
 	xdg := func(name, def string) string {
 		if v := env(name); filepath.IsAbs(v) {

@@ -1,0 +1,156 @@
+package imds
+
+import (
+	"bytes"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// A client that polls sends the same bytes over and over on one connection.
+// What the parser, the guard and the route table said of them the first time
+// they would say again, because all three look at nothing but these bytes
+// and at what never changes during a connection. So a request that is, byte
+// for byte, the one before it is answered without asking them; whatever can
+// have changed in between (rules, token, role, credentials) is judged anew,
+// by the same code. Anything else goes to net/http, which sees the
+// connection as idle meanwhile.
+
+// phase says what net/http has been given of a connection's bytes.
+type phase uint8
+
+const (
+	phaseStart   phase = iota // between two requests: none of the next
+	phaseFed                  // one piece, which is kept as candidate
+	phaseServing              // the candidate is being answered
+	phaseLost                 // pieces and requests are not one to one
+)
+
+// maxCandidate bounds what is kept of a request, in bytes.
+const maxCandidate = 2 << 10
+
+// repeater is the part of a connection that recognises its last request.
+type repeater struct {
+	phase     phase
+	candidate []byte // the piece that phaseFed speaks of
+	again     again  // nil while candidate is not a request that may be repeated
+}
+
+// again judges once more whatever can have changed since a request was
+// answered. It returns the answer's body and when the token ends (zero where
+// there was none); a nil body means that the request has to be judged in
+// full.
+type again func(now time.Time) (body *rendered, expires time.Time)
+
+// feed notes a piece that is about to be given to net/http; c.mu is held.
+func (p *repeater) feed(b []byte) {
+	if p.phase != phaseStart || len(b) > maxCandidate {
+		p.phase = phaseLost
+		return
+	}
+	p.phase = phaseFed
+	if !bytes.Equal(p.candidate, b) {
+		p.candidate = append(p.candidate[:0], b...)
+		p.again = nil
+	}
+}
+
+// begin notes that a handler starts; c.mu is held.
+func (p *repeater) begin() {
+	if p.phase == phaseFed {
+		p.phase = phaseServing
+	} else {
+		p.phase = phaseLost // a request that came with another one, or in pieces
+	}
+}
+
+// end notes that the handler has answered. again repeats its answer, nil
+// where that can't be done. c.mu is held.
+func (p *repeater) end(next again) {
+	if p.phase != phaseServing || !whole(p.candidate) {
+		p.phase, p.again = phaseLost, nil
+		return
+	}
+	p.phase, p.again = phaseStart, next
+}
+
+// repeated reports whether b is the request before it, with an answer that
+// may be repeated; c.mu is held.
+func (p *repeater) repeated(b []byte) bool {
+	return p.phase == phaseStart && p.again != nil && bytes.Equal(p.candidate, b)
+}
+
+// whole reports whether b is exactly one head of a request: lines that end
+// in CR LF, of which the last alone is empty. (Other readers take a bare LF
+// for the end of a line.)
+func whole(b []byte) bool {
+	for start := 0; start < len(b); {
+		end := bytes.IndexByte(b[start:], '\n')
+		if end < 1 || b[start+end-1] != '\r' {
+			return false
+		}
+		if end == 1 {
+			return start > 0 && start+2 == len(b)
+		}
+		start += end + 1
+	}
+	return false
+}
+
+// repeatable reports whether the request is one that net/http would answer
+// the same way, and keep the connection, each time.
+func repeatable(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.ProtoMajor == 1 && r.ProtoMinor == 1 && !r.Close &&
+		r.ContentLength == 0 && r.Header["Connection"] == nil && r.Header["Expect"] == nil
+}
+
+// answerAgain writes the answer to the last request once more. It reports
+// whether it did; if not, nothing was written. It runs where handlers do: on
+// the goroutine of the connection, which is reading the next request.
+func (c *conn) answerAgain() bool {
+	// The end of the server waits for answers that were begun, and none
+	// begins afterwards.
+	c.answering.Store(true)
+	defer c.answering.Store(false)
+	if c.server.draining.Load() {
+		return false
+	}
+	now := time.Now()
+	body, expires := c.repeater.again(now)
+	if body == nil {
+		return false
+	}
+	if second := now.Unix(); second != c.second {
+		c.second, c.date = second, now.UTC().AppendFormat(c.date[:0], http.TimeFormat)
+	}
+	b := append(c.out[:0], "HTTP/1.1 200 OK\r\nContent-Length: "...)
+	b = append(b, body.length[0]...)
+	b = append(b, "\r\nContent-Type: text/plain\r\n"...)
+	if !expires.IsZero() {
+		b = append(b, headerTTL+": "...)
+		b = strconv.AppendInt(b, int64(expires.Sub(now)/time.Second), 10)
+		b = append(b, "\r\n"...)
+	}
+	b = append(b, "Date: "...)
+	b = append(b, c.date...)
+	b = append(b, "\r\n\r\n"...)
+	b = append(b, body.body...)
+	_ = c.SetWriteDeadline(now.Add(writeTimeout))
+	_, err := c.Write(b)
+	clear(b)
+	c.out = b
+	if err != nil {
+		_ = c.Conn.Close() // the next Read says so
+	}
+	c.stayIdle(now)
+	return true
+}
+
+// stayIdle moves the idle deadline on, in steps that are worth it.
+func (c *conn) stayIdle(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if next := now.Add(idleTimeout); next.Sub(c.readWanted) > idleTimeout/16 {
+		c.readWanted = next
+	}
+}
