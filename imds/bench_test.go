@@ -291,3 +291,22 @@ func BenchmarkHandler(b *testing.B) {
 		b.Fatalf("the answer was %v", w.h)
 	}
 }
+
+func BenchmarkFresh(b *testing.B) {
+	address := metadataServer(b, nil)
+	freshly(b, address, newToken(b, address), true)
+}
+
+func BenchmarkFixedFresh(b *testing.B) { freshly(b, fixedServer(b, fixedBody()), "x", false) }
+
+func freshly(b *testing.B, address, token string, mint bool) {
+	before := cpuTime()
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		if err := sequence(address, token, mint); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op")
+}
