@@ -7,10 +7,13 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 
@@ -61,17 +64,18 @@ type daemon struct {
 	started time.Time
 	uid     string
 
-	socket *controlSocket
-	vault  *keystore.Vault
-	store  *startingStore // the vault, for whoever must wait for the first unlock
-	broker *broker.Broker
-	queue  *interact.Queue
-	grants *access.Grants
-	peers  *peer.Resolver
-	pool   *awsclient.Pool // connections to AWS
-	tokens atomic.Pointer[access.Tokens]
-	rules  atomic.Pointer[access.RuleSet]
-	skew   atomic.Int64 // AWS's clock minus ours in nanoseconds, as last told
+	socket  *controlSocket
+	dirLock *flock.Flock
+	vault   *keystore.Vault
+	store   *startingStore // the vault, for whoever must wait for the first unlock
+	broker  *broker.Broker
+	queue   *interact.Queue
+	grants  *access.Grants
+	peers   *peer.Resolver
+	pool    *awsclient.Pool // connections to AWS
+	tokens  atomic.Pointer[access.Tokens]
+	rules   atomic.Pointer[access.RuleSet]
+	skew    atomic.Int64 // AWS's clock minus ours in nanoseconds, as last told
 
 	endpoints []*endpoint
 	exec      execEndpoint
@@ -130,6 +134,9 @@ func newDaemon(opt Options) (_ *daemon, err error) {
 	if d.socket, err = listenControl(d.s.Socket); err != nil {
 		return nil, err
 	}
+	if d.dirLock, err = lockDataDir(d.s.DataDir); err != nil {
+		return nil, err
+	}
 	d.vault, err = keystore.Open(keystore.Config{
 		Dir:            filepath.Join(d.s.DataDir, "vault"),
 		Backend:        d.s.Keystore,
@@ -183,6 +190,9 @@ func (d *daemon) close() {
 	if d.peers != nil {
 		_ = d.peers.Close()
 	}
+	if d.dirLock != nil {
+		_ = d.dirLock.Unlock()
+	}
 	if d.socket != nil {
 		d.socket.Release()
 	}
@@ -202,6 +212,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.group.Go(func() error { d.firstUnlock(gctx); return nil })
 	d.group.Go(func() error { return d.keepHouse(gctx) })
 	d.group.Go(func() error { return d.reloadOnSignal(gctx) })
+	d.group.Go(func() error { d.watchFiles(gctx); return nil })
 
 	d.log.WithFields(logrus.Fields{logging.Version: d.opt.Version, logging.Socket: d.s.Socket, logging.Backend: d.s.Keystore}).Info("keyfobd is ready")
 	if d.opt.Ready != nil {
@@ -257,6 +268,44 @@ func checkDataDir(dir string) error {
 		return fmt.Errorf("cannot use the data directory %s: it is no directory", dir)
 	}
 	return checkPrivate(dir, st)
+}
+
+// lockDataDir makes this daemon the only one on its data directory,
+// whatever sockets there are: two would spend each other's one-use tokens
+// and refresh everything twice. The lock is the kernel's.
+func lockDataDir(dir string) (*flock.Flock, error) {
+	path := filepath.Join(dir, "daemon.lock")
+	pidFile := filepath.Join(dir, "daemon.pid") // a locked file can't be read on Windows
+	lock := flock.New(path, flock.SetPermissions(0o600))
+	ok, err := lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the data directory %s: %w", dir, err)
+	}
+	if !ok {
+		text := "another daemon does"
+		if pid := lockHolder(pidFile); pid != "" {
+			text += ", pid " + pid
+		}
+		return nil, cred.WithHint(fmt.Errorf("cannot use the data directory %s: %s", dir, text), "end that one, or choose another --data-dir")
+	}
+	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
+		_ = lock.Unlock()
+		return nil, fmt.Errorf("cannot lock the data directory %s: %w", dir, err)
+	}
+	return lock, nil
+}
+
+// lockHolder reads the pid that a lock's holder wrote, "" for none.
+func lockHolder(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	pid := strings.TrimSpace(string(b))
+	if _, err := strconv.Atoi(pid); err != nil {
+		return ""
+	}
+	return pid
 }
 
 // besideSelf finds a program of ours next to this one.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/gofrs/flock"
@@ -83,16 +82,4 @@ func (c *controlSocket) Release() {
 	_ = c.Close()
 	_ = os.Remove(c.path)
 	_ = c.lock.Unlock()
-}
-
-func lockHolder(path string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	pid := strings.TrimSpace(string(b))
-	if _, err := strconv.Atoi(pid); err != nil {
-		return ""
-	}
-	return pid
 }

@@ -82,16 +82,27 @@ func (d *daemon) unlocked(ctx context.Context) {
 }
 
 // retryUnlock tries again where time alone may mend it: a keyring that was
-// not there. What a person must do is left to them.
+// not there, that hung, or that was restarted and had nothing yet; and one
+// that is locked, where no desktop could show a prompt for each try. What
+// else a person must do is left to them.
 func (d *daemon) retryUnlock(ctx context.Context) {
 	st := d.vault.Status()
-	if !st.Locked || d.lockedByHand.Load() || !errors.Is(st.Err, keystore.ErrNoKeyring) {
+	if !st.Locked || d.lockedByHand.Load() || !d.passes(st.Err) {
 		return
 	}
 	if d.unlock(ctx, cred.Secret{}) == nil {
 		d.log.Info("the keyring is back, vault unlocked")
 		d.unlocked(ctx)
 	}
+}
+
+func (d *daemon) passes(err error) bool {
+	for _, e := range []error{keystore.ErrNoKeyring, keystore.ErrTimeout, keystore.ErrKeyMissing, keystore.ErrHelper} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return errors.Is(err, keystore.ErrKeyringLocked) && d.env["DISPLAY"] == "" && d.env["WAYLAND_DISPLAY"] == ""
 }
 
 const tokenKeyRecord = "endpoint/token-key"

@@ -29,21 +29,21 @@ type conn struct {
 	writeApplied time.Time
 	repeater     repeater
 
+	caller    peer.Caller // as found when it was accepted
+	callerErr error       // why it is nobody
+
 	// The rest belongs to the goroutine that net/http runs the connection's
 	// handlers on, one after the other.
-	identified bool
-	caller     peer.Caller
-	callerErr  error
-	token      verified
-	ttl        int      // seconds that ttlValue says
-	ttlValue   []string // of the TTL header
-	path       string   // last one matched
-	node       *node
-	param      string
-	x          exchange
-	out        []byte // a repeated answer, cleared once it is written
-	date       []byte // of the Date header, at second
-	second     int64
+	token    verified
+	ttl      int      // seconds that ttlValue says
+	ttlValue []string // of the TTL header
+	path     string   // last one matched
+	node     *node
+	param    string
+	x        exchange
+	out      []byte // a repeated answer, cleared once it is written
+	date     []byte // of the Date header, at second
+	second   int64
 }
 
 // tracked makes the listener's connections *conn.

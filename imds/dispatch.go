@@ -156,12 +156,11 @@ func (s *Server) pass(x *exchange) *fault {
 	if name := refuses(r.Header); name != "" {
 		return forbidden("header " + name)
 	}
-	caller, err := s.who(x.conn)
-	if err != nil && !s.allowUnidentified {
+	if err := x.conn.callerErr; err != nil && !s.allowUnidentified {
 		return forbidden(err.Error())
 	}
-	x.caller = caller
-	if err := s.judge(caller); err != nil {
+	x.caller = x.conn.caller
+	if err := s.judge(x.caller); err != nil {
 		return denied(err)
 	}
 	return nil

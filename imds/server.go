@@ -87,6 +87,9 @@ func (s *Server) Run(ctx context.Context) error {
 		DisableGeneralOptionsHandler: true,
 		BaseContext:                  func(net.Listener) context.Context { return base },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if own, ok := c.(*conn); ok {
+				s.identifyPeer(own)
+			}
 			return context.WithValue(ctx, connKey{}, c)
 		},
 		ConnState: s.connState,
@@ -186,19 +189,18 @@ func (s *Server) connState(nc net.Conn, state http.ConnState) {
 	}
 }
 
-// who returns the connection's caller, asking the kernel once.
-func (s *Server) who(c *conn) (peer.Caller, error) {
-	if !c.identified {
-		c.caller, c.callerErr = s.identify(c.Conn)
-		if c.callerErr == nil && !c.caller.Identified() {
-			c.callerErr = peer.ErrUnidentified
-		}
-		if c.callerErr != nil {
-			c.caller = peer.Caller{}
-		}
-		c.identified = true
+// identifyPeer asks the kernel who is at the other end, once for a
+// connection. It runs on the accepting goroutine: what a look-up needs of
+// stack is there already, where a new connection's would have to grow.
+func (s *Server) identifyPeer(c *conn) {
+	caller, err := s.identify(c.Conn)
+	if err == nil && !caller.Identified() {
+		err = peer.ErrUnidentified
 	}
-	return c.caller, c.callerErr
+	if err != nil {
+		caller = peer.Caller{} // what came with an error is not believed
+	}
+	c.caller, c.callerErr = caller, err
 }
 
 // errorLog carries what net/http complains of into our log.

@@ -6,9 +6,11 @@ import (
 	"os"
 
 	"keyfob/internal/cli"
+	"keyfob/internal/hot/early" // prints warm credentials before main is reached
 )
 
-// version is set by the build: -ldflags "-X main.version=…".
+// version is set by the build: -ldflags "-X main.version=…"; early.Version
+// with it, or each credential-process takes a little longer.
 var version = "dev"
 
 func main() {
@@ -18,5 +20,6 @@ func main() {
 		Stdin:   os.Stdin,
 		Stdout:  os.Stdout,
 		Stderr:  os.Stderr,
+		Early:   early.Answer,
 	}))
 }

@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"encoding/json"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"keyfob/internal/control"
@@ -29,12 +27,12 @@ func (a *app) addCaller(c *control.Context) {
 		}
 	}
 	for _, entry := range a.Environ {
-		name, value, _ := strings.Cut(entry, "=")
-		if len(name) < 4 || name[:4] != "AWS_" {
+		name, _, _ := strings.Cut(entry, "=")
+		if !told(name) {
 			continue
 		}
-		value = strings.TrimSpace(value)
-		if value == "" || !told(name) {
+		value := a.getenv(name)
+		if value == "" {
 			continue
 		}
 		if isFileVar(name) {
@@ -88,78 +86,4 @@ func (a *app) absolute(path string) string {
 		return abs
 	}
 	return path
-}
-
-// appendCredentialsParams writes a CredentialsParams without the encoder,
-// whose first use would cost the fast path a tenth of its time. A test holds
-// it to what the encoder writes.
-func appendCredentialsParams(dst []byte, c control.Context) []byte {
-	start := len(dst)
-	dst = append(dst, '{')
-	text := func(name, value string) {
-		if value == "" {
-			return
-		}
-		if dst[len(dst)-1] != '{' {
-			dst = append(dst, ',')
-		}
-		dst = append(dst, '"')
-		dst = append(dst, name...)
-		dst = append(dst, '"', ':')
-		dst = appendString(dst, value)
-	}
-	truth := func(name string, value bool) {
-		if value {
-			if len(dst) > start+1 {
-				dst = append(dst, ',')
-			}
-			dst = append(dst, '"')
-			dst = append(dst, name...)
-			dst = append(dst, `":true`...)
-		}
-	}
-	text("profile", c.Profile)
-	truth("named", c.Named)
-	text("profile_var", c.ProfileVar)
-	text("region", c.Region)
-	text("region_env", c.RegionEnv)
-	text("region_var", c.RegionVar)
-	text("role_arn", c.RoleARN)
-	if len(c.Env) > 0 {
-		names := make([]string, 0, len(c.Env))
-		for name := range c.Env {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		if len(dst) > start+1 {
-			dst = append(dst, ',')
-		}
-		dst = append(dst, `"env":{`...)
-		for _, name := range names {
-			if dst[len(dst)-1] != '{' {
-				dst = append(dst, ',')
-			}
-			dst = appendString(dst, name)
-			dst = append(dst, ':')
-			dst = appendString(dst, c.Env[name])
-		}
-		dst = append(dst, '}')
-	}
-	truth("may_ask", c.MayAsk)
-	return append(dst, '}')
-}
-
-func appendString(dst []byte, s string) []byte {
-	for i := 0; i < len(s); i++ {
-		if b := s[i]; b < ' ' || b > '~' || b == '"' || b == '\\' || b == '<' || b == '>' || b == '&' {
-			quoted, err := json.Marshal(s)
-			if err != nil {
-				quoted = []byte(`""`)
-			}
-			return append(dst, quoted...)
-		}
-	}
-	dst = append(dst, '"')
-	dst = append(dst, s...)
-	return append(dst, '"')
 }

@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,10 +11,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"pgregory.net/rapid"
-
-	"keyfob/internal/control"
 )
 
 // home is a place for one test's keyfob and its fake daemon.
@@ -103,45 +98,6 @@ func TestTwentyStartsOneDaemon(t *testing.T) {
 	}
 }
 
-// A warm credential-process makes one call on one connection: nothing else
-// is asked, whatever else a command asks.
-func TestQuickPathAsksOnce(t *testing.T) {
-	h := newHome(t)
-	if out, err := h.command("status").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	before := h.read("asked")
-	if out, err := h.command("credential-process", "a").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	if got := strings.TrimPrefix(h.read("asked"), before); !strings.HasPrefix(got, "credentials ") || strings.Count(got, "\n") != 1 {
-		t.Errorf("the daemon was asked %q", got)
-	}
-}
-
-// The quick path writes its request by hand: it must be what the encoder
-// writes.
-func TestAppendCredentialsParams(t *testing.T) {
-	rapid.Check(t, func(r *rapid.T) {
-		text := rapid.OneOf(rapid.String(), rapid.Just(""), rapid.StringMatching(`[a-z"\\<>&\x00-\x1f é]{0,8}`))
-		c := control.Context{
-			Profile: text.Draw(r, "profile"), Named: rapid.Bool().Draw(r, "named"), ProfileVar: text.Draw(r, "var"),
-			Region: text.Draw(r, "region"), RegionEnv: text.Draw(r, "region env"), RegionVar: text.Draw(r, "region var"),
-			RoleARN: text.Draw(r, "role"), MayAsk: rapid.Bool().Draw(r, "may ask"),
-		}
-		if rapid.Bool().Draw(r, "has env") {
-			c.Env = rapid.MapOf(text, text).Draw(r, "env")
-		}
-		want, err := json.Marshal(control.CredentialsParams{Context: c})
-		if err != nil {
-			r.Fatal(err)
-		}
-		if got := appendCredentialsParams(nil, c); string(got) != string(want) {
-			r.Fatalf("got  %s\nwant %s", got, want)
-		}
-	})
-}
-
 // keyfob runs for every signature of some SDKs. These would make its start
 // slow (net and os/user with cgo link it dynamically, twice the time), or
 // put secrets' keepers into a program that needs none.
@@ -168,8 +124,24 @@ func TestDependencies(t *testing.T) {
 	}
 	for _, dep := range deps {
 		if rest, ok := strings.CutPrefix(dep, "keyfob/"); ok &&
-			!slices.Contains([]string{"cmd/keyfob", "internal/cli", "internal/control", "internal/settings", "profiles"}, rest) {
+			!slices.Contains([]string{"cmd/keyfob", "internal/cli", "internal/control", "internal/hot", "internal/hot/early", "internal/settings", "profiles"}, rest) {
 			t.Errorf("keyfob depends on %s", dep)
+		}
+	}
+}
+
+// What runs before keyfob's packages are initialised waits for as little as
+// possible.
+func TestHotImports(t *testing.T) {
+	cmd := exec.Command("go", "list", "-f", `{{join .Imports " "}}`, "keyfob/internal/hot", "keyfob/internal/hot/early")
+	cmd.Env = append(os.Environ(), "GOOS=linux")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Skipf("the go command cannot list: %v", err)
+	}
+	for _, imported := range strings.Fields(string(out)) {
+		if !slices.Contains([]string{"syscall", "unsafe", "keyfob/internal/hot"}, imported) {
+			t.Errorf("hot imports %s, which puts off its turn", imported)
 		}
 	}
 }

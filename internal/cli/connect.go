@@ -75,13 +75,12 @@ func (a *app) connect(ctx context.Context) (*control.Client, error) {
 	return client, nil
 }
 
-// replaceOlder replaces the daemon of a.client, which is older, if it was
-// started on demand. The answer has been given: a failure is the next
-// command's to tell.
-func (a *app) replaceOlder(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, startWait+stopWait)
+// replaceOlder replaces an older daemon, if it was started on demand. The
+// answer has been given: a failure is the next command's to tell.
+func (a *app) replaceOlder() {
+	ctx, cancel := context.WithTimeout(context.Background(), startWait+stopWait)
 	defer cancel()
-	a.hangUp()
+	defer a.hangUp()
 	_, _ = a.connect(ctx)
 }
 

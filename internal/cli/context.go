@@ -48,14 +48,19 @@ func (a *app) context(in invocation) (control.Context, error) {
 		c.ProfileVar = a.profileVar()
 	}
 	a.addCaller(&c)
-	switch s.Interactive {
-	case "never":
-	case "always":
-		c.MayAsk = true
-	default:
-		c.MayAsk = a.getenv("CI") == "" && hasTerminal()
-	}
+	c.MayAsk = a.mayAsk(s.Interactive)
 	return c, nil
+}
+
+// mayAsk decides, by the setting interactive, whether a person can be asked.
+func (a *app) mayAsk(interactive string) bool {
+	switch interactive {
+	case "never":
+		return false
+	case "always":
+		return true
+	}
+	return a.getenv("CI") == "" && hasTerminal()
 }
 
 // within bounds a call by d, or by the time that a person may take.

@@ -1,16 +1,17 @@
 // Package cli is the command keyfob: its commands, what they print, and
 // their exit codes. It asks the daemon for everything, and imports neither
-// the AWS SDK, a keyring, nor package net, because it is started for every
-// signature of some SDKs.
+// the AWS SDK, a keyring, nor package net, because it must start fast.
 package cli
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"time"
 
 	"keyfob/internal/control"
+	"keyfob/internal/hot"
 	"keyfob/internal/settings"
 )
 
@@ -30,14 +31,22 @@ type Process struct {
 	Stdin   *os.File
 	Stdout  *os.File
 	Stderr  *os.File
+	// Early is what was asked before main, if anything was.
+	Early hot.Answer
 }
 
 // Main runs keyfob with args (without the program's name) and returns its
 // exit code.
 func Main(args []string, p Process) int {
 	a := &app{Process: p}
-	if code, done := a.fast(args); done {
-		return code
+	answer := p.Early
+	if !answer.Asked {
+		answer = hot.Ask(args, p.Environ)
+	}
+	if answer.Asked {
+		if code, done := a.finish(answer); done {
+			return code
+		}
 	}
 	return a.slow(args)
 }
@@ -77,88 +86,38 @@ func (a *app) settings() (*settings.Settings, error) {
 }
 
 // processWait is how long credential-process and env wait for the daemon:
-// a little more than it takes, and less than the minute of the SDKs.
+// a little more than it takes, and less than the minute of the SDKs. Package
+// hot has the same.
 const processWait = 59 * time.Second
 
-// fast is `keyfob credential-process` for a daemon that runs, with the flags
-// that a config file has: no flag set, no TOML, no reflection. Whatever it
-// can't do is left to slow (done is false), as long as nothing was asked.
-func (a *app) fast(args []string) (code int, done bool) {
-	if len(args) == 0 || args[0] != "credential-process" {
-		return 0, false
-	}
-	var c control.Context
-	for i := 1; i < len(args); i++ {
-		name, value, joined := strings.Cut(args[i], "=")
-		var to *string
-		switch {
-		case name == "--profile":
-			to = &c.Profile
-		case name == "--region":
-			to = &c.Region
-		case name == "--role-arn":
-			to = &c.RoleARN
-		case args[i] != "" && args[i][0] != '-':
-			to, value, joined = &c.Profile, args[i], true
-		default:
-			return 0, false
+// finish ends a credential-process whose request has been made by package
+// hot; done is false where it is to be made again in the usual way.
+func (a *app) finish(answer hot.Answer) (code int, done bool) {
+	const what = "get credentials"
+	switch {
+	case answer.Document != nil:
+		code = a.printDocument(answer.Document)
+		if control.Older(hot.DaemonVersion(answer.Hello), a.Version) {
+			a.replaceOlder()
 		}
-		if !joined {
-			if i++; i == len(args) {
-				return 0, false
-			}
-			value = args[i]
-		}
-		if value == "" || *to != "" {
-			return 0, false
-		}
-		*to = value
-	}
-	if a.inLoop() || a.getenv("KEYFOB_INTERACTIVE") != "" {
+		return code, true
+	case answer.TimedOut:
+		return a.fail(what, context.DeadlineExceeded), true
+	case answer.Reply == nil:
+		a.ending = answer.PID // it was just ending: another is started
 		return 0, false
 	}
-	socket, profile, ok := settings.Quick(a.rawenv)
-	if !ok {
+	document, done, err := control.ReadReply(a.Version, answer.Hello, answer.Reply)
+	var wire *control.Error
+	switch {
+	case !done:
 		return 0, false
+	case errors.As(err, &wire) && wire.Code == control.CodeInteraction && a.mayAsk("auto"):
+		return 0, false // and this time the daemon is told that somebody is here
+	case err != nil:
+		return a.fail(what, err), true
 	}
-	c.Named = c.Profile != ""
-	if !c.Named {
-		c.Profile = profile
-		c.ProfileVar = a.profileVar()
-	}
-	a.addCaller(&c)
-	c.MayAsk = a.getenv("CI") == "" && hasTerminal()
-
-	deadline := time.Now().Add(processWait)
-	client, err := control.DialQuick(socket, deadline)
-	if err != nil {
-		return 0, false
-	}
-	client.Version = a.Version
-	a.client = client
-	defer a.hangUp()
-	if c.MayAsk {
-		deadline = time.Time{} // somebody may just be typing an MFA code elsewhere
-	}
-	result, done, err := client.Ask(deadline, control.MethodCredentials, appendCredentialsParams(nil, c))
-	if !done { // somebody is to be asked
-		ctx, cancel := a.within(processWait, c.MayAsk)
-		defer cancel()
-		result, err = client.Await(ctx, a.handler("credential-process"))
-	}
-	if err == control.ErrGone {
-		a.ending = client.ServerPID()
-		a.hangUp() // it was just ending: slow starts another
-		return 0, false
-	}
-	if err != nil {
-		return a.fail("get credentials", err), true
-	}
-	code = a.printDocument(result)
-	if control.Older(client.Server().Version, a.Version) {
-		a.replaceOlder(context.Background())
-	}
-	return code, true
+	return a.printDocument(document), true
 }
 
 // inLoop reports whether the daemon itself, resolving a profile, has run the

@@ -37,7 +37,6 @@ type Client struct {
 	greeted   bool
 	hello     Hello
 	id        int
-	kept      []byte // a line that Ask read and Await is to judge
 }
 
 // Dial connects to socket and checks that its server is the own user, root,
@@ -129,67 +128,6 @@ func (c *Client) Do(ctx context.Context, method string, params, result any, hand
 // DoRaw is Do for who has the params as JSON and wants the result as it was
 // written. The result is valid until the next call.
 func (c *Client) DoRaw(ctx context.Context, method string, params []byte, handle Handler) (json.RawMessage, error) {
-	if err := c.makePatient(); err != nil {
-		return nil, err
-	}
-	deadline, _ := ctx.Deadline()
-	if err := c.conn.SetWriteDeadline(deadline); err != nil {
-		return nil, err
-	}
-	if result, done, err := c.begin(method, params); done {
-		if err != nil && ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return result, err
-	}
-	return c.Await(ctx, handle)
-}
-
-// begin sends a request. done is true only if that failed.
-func (c *Client) begin(method string, params []byte) (result json.RawMessage, done bool, err error) {
-	c.id++
-	err = c.send(c.request(method, params))
-	if err == nil {
-		return nil, false, nil
-	}
-	// A daemon that refused us, or that was just ending, may have said so
-	// before it closed.
-	if line, e := c.line(); e == nil {
-		if _, done, refused := c.settled(line); done && refused != nil {
-			return nil, true, refused
-		}
-	}
-	return nil, true, c.explain(err)
-}
-
-// Ask is the beginning of a call on a client of DialQuick: it sends the
-// request and waits at most until deadline for the first line of the answer.
-// Where that is not yet the reply, done is false and Await goes on.
-func (c *Client) Ask(deadline time.Time, method string, params []byte) (result json.RawMessage, done bool, err error) {
-	if err := c.conn.SetReadDeadline(deadline); err != nil {
-		return nil, true, err
-	}
-	if err := c.conn.SetWriteDeadline(deadline); err != nil {
-		return nil, true, err
-	}
-	if result, done, err := c.begin(method, params); done {
-		return result, true, err
-	}
-	line, err := c.line()
-	if err != nil {
-		return nil, true, c.explain(err)
-	}
-	if result, done, err = c.settled(line); !done {
-		c.kept = append([]byte(nil), line...)
-	}
-	return result, done, err
-}
-
-// Await waits for the reply to the request that was sent.
-func (c *Client) Await(ctx context.Context, handle Handler) (json.RawMessage, error) {
-	if err := c.makePatient(); err != nil {
-		return nil, err
-	}
 	deadline, _ := ctx.Deadline()
 	if err := c.conn.SetReadDeadline(deadline); err != nil {
 		return nil, err
@@ -202,13 +140,25 @@ func (c *Client) Await(ctx context.Context, handle Handler) (json.RawMessage, er
 		_ = c.conn.SetWriteDeadline(past)
 	})
 	defer stop()
+
+	c.id++
+	if err := c.send(c.request(method, params)); err != nil {
+		// A daemon that refused us, or that was just ending, may have said
+		// so before it closed.
+		if line, e := c.line(); e == nil {
+			if _, done, refused := c.settled(line); done && refused != nil {
+				return nil, refused
+			}
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, c.explain(err)
+	}
 	p := prompts{client: c, handle: handle}
 	defer p.stop()
 	for {
-		line, err := c.kept, error(nil)
-		if c.kept = nil; line == nil {
-			line, err = c.line()
-		}
+		line, err := c.line()
 		if err != nil {
 			switch failed := p.failure(); {
 			case failed != nil:
@@ -230,21 +180,6 @@ func (c *Client) Await(ctx context.Context, handle Handler) (json.RawMessage, er
 			return nil, err
 		}
 	}
-}
-
-// makePatient gives a client of DialQuick a connection that can be waited on
-// and woken from.
-func (c *Client) makePatient() error {
-	quick, ok := c.conn.(interface{ patient() (Conn, error) })
-	if !ok {
-		return nil
-	}
-	conn, err := quick.patient()
-	if err != nil {
-		return err
-	}
-	c.conn, c.lines.r = conn, conn
-	return nil
 }
 
 // request is the line of a call, behind our Hello if it is the first.
@@ -276,38 +211,33 @@ func (c *Client) line() ([]byte, error) {
 		return line, err
 	}
 	c.greeted = true
-	if !c.hello.parse(line) && json.Unmarshal(line, &c.hello) != nil || c.hello.Keyfob == 0 {
-		return nil, &Error{Code: CodeProtocol, Message: "cannot talk to the daemon: what answers is not keyfobd"}
-	}
-	if c.hello.Keyfob != Version {
-		return nil, &Error{Code: CodeProtocol,
-			Message: fmt.Sprintf("cannot talk to keyfobd %s (pid %d): it speaks version %d of the control protocol and keyfob %s speaks %d", c.hello.Version, c.hello.PID, c.hello.Keyfob, c.Version, Version),
-			Hint:    "keyfob stop"}
+	if err := c.greet(line); err != nil {
+		return nil, err
 	}
 	return c.lines.next()
 }
 
-// parse takes a Hello of the form that keyfobd writes, without the decoder,
-// whose first use costs a tenth of keyfob's running time.
-func (h *Hello) parse(line []byte) bool {
-	rest, ok := bytes.CutPrefix(line, []byte(`{"keyfob":1,"version":"`))
-	if !ok || Version != 1 {
-		return false
+func (c *Client) greet(line []byte) error {
+	if err := json.Unmarshal(line, &c.hello); err != nil || c.hello.Keyfob == 0 {
+		return &Error{Code: CodeProtocol, Message: "cannot talk to the daemon: what answers is not keyfobd"}
 	}
-	version, rest, ok := bytes.Cut(rest, []byte(`","pid":`))
-	if !ok || bytes.ContainsAny(version, `"\`) {
-		return false
+	if c.hello.Keyfob != Version {
+		return &Error{Code: CodeProtocol,
+			Message: fmt.Sprintf("cannot talk to keyfobd %s (pid %d): it speaks version %d of the control protocol and keyfob %s speaks %d", c.hello.Version, c.hello.PID, c.hello.Keyfob, c.Version, Version),
+			Hint:    "keyfob stop"}
 	}
-	digits, ok := bytes.CutSuffix(rest, []byte{'}'})
-	if !ok {
-		return false
+	return nil
+}
+
+// ReadReply judges the two lines that a daemon answered to a first request
+// with the id 1 that somebody else sent (package hot). done is false where
+// the second is no reply.
+func ReadReply(version string, hello, reply []byte) (result json.RawMessage, done bool, err error) {
+	c := Client{Version: version, id: 1}
+	if err := c.greet(hello); err != nil {
+		return nil, true, err
 	}
-	pid, err := strconv.Atoi(string(digits))
-	if err != nil {
-		return false
-	}
-	*h = Hello{Keyfob: Version, Version: string(version), PID: pid}
-	return true
+	return c.settled(reply)
 }
 
 // settled reports whether line is the reply to the call under way, and what
@@ -332,7 +262,7 @@ func (c *Client) settled(line []byte) (result json.RawMessage, done bool, err er
 }
 
 // plainResult takes the result out of `{"id":N,"result":…}`, as every daemon
-// writes it, without decoding: keyfob credential-process prints it as it is.
+// writes it, without decoding: credentials are printed as they came.
 func (c *Client) plainResult(line []byte) (json.RawMessage, bool) {
 	var head [48]byte
 	want := append(head[:0], `{"id":`...)

@@ -1,3 +1,5 @@
+//go:build linux || darwin
+
 package control
 
 import (
@@ -191,59 +193,6 @@ func TestHelloAlone(t *testing.T) {
 	}
 }
 
-func TestAsk(t *testing.T) {
-	const document = `{"Version":1,"AccessKeyId":"A","SecretAccessKey":"S+/="}`
-	socket := serveCalls(t, func(s *ServerConn, r Request) {
-		if r.Method == MethodLogin {
-			_ = s.WriteEvent(Event{ID: r.ID, Event: EventPrompt, Prompt: &Prompt{Interaction: "i1", Kind: "mfa"}})
-			a, err := s.ReadAnswer(context.Background())
-			if err != nil || a.Value != "123456" || a.Interaction != "i1" {
-				t.Errorf("the answer is %+v, %v", a, err)
-			}
-		}
-		_ = s.WriteReply(r.ID, json.RawMessage(document), nil)
-	})
-	for _, method := range []string{MethodCredentials, MethodLogin} {
-		deadline := time.Now().Add(5 * time.Second)
-		c, err := DialQuick(socket, deadline)
-		if err != nil {
-			t.Fatal(err)
-		}
-		result, done, err := c.Ask(deadline, method, []byte(`{}`))
-		if done != (method == MethodCredentials) {
-			t.Errorf("%s: done is %v, %v", method, done, err)
-		}
-		if !done {
-			result, err = c.Await(within(t, 5*time.Second), func(_ context.Context, e Event) (*Answer, error) {
-				return &Answer{Value: "123456"}, nil
-			})
-		}
-		if err != nil || string(result) != document {
-			t.Errorf("%s: got %s, %v", method, result, err)
-		}
-		// The connection goes on, as an ordinary one.
-		if err := c.Call(within(t, 5*time.Second), MethodStatus, Empty{}, nil, nil); err != nil {
-			t.Errorf("%s: the next call: %v", method, err)
-		}
-		_ = c.Close()
-	}
-}
-
-func TestAskDeadline(t *testing.T) {
-	release := make(chan struct{})
-	socket := serveCalls(t, func(*ServerConn, Request) { <-release })
-	defer close(release)
-	deadline := time.Now().Add(50 * time.Millisecond)
-	c, err := DialQuick(socket, deadline)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if _, done, err := c.Ask(deadline, MethodStatus, nil); !done || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v, %v", done, err)
-	}
-}
-
 func TestPrompts(t *testing.T) {
 	socket := serveCalls(t, func(s *ServerConn, r Request) {
 		ctx, stop := s.Watch(context.Background())
@@ -417,26 +366,20 @@ func TestVersions(t *testing.T) {
 	})
 }
 
-func TestHelloParse(t *testing.T) {
-	for _, h := range []Hello{
-		{Keyfob: 1, Version: "1.2.3", PID: 77},
-		{Keyfob: 1, Version: "", PID: 1},
-		{Keyfob: 1, Version: `a"b\c`, PID: 1},
-		{Keyfob: 1, Version: "x"},
-		{Keyfob: 2, Version: "x", PID: 3},
-	} {
-		line, err := json.Marshal(h)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got Hello
-		if ok := got.parse(line); ok && got != h {
-			t.Errorf("%s was read as %+v", line, got)
-		}
+func TestReadReply(t *testing.T) {
+	const hello = `{"keyfob":1,"version":"x","pid":7}`
+	var e *Error
+	if result, done, err := ReadReply("y", []byte(hello), []byte(`{"id":1,"result":{"a":1}}`)); !done || err != nil || string(result) != `{"a":1}` {
+		t.Errorf("a result: %s, %v, %v", result, done, err)
 	}
-	var h Hello
-	if !h.parse([]byte(`{"keyfob":1,"version":"1.2.3","pid":77}`)) {
-		t.Error("the form that the daemon writes is not read without the decoder")
+	if _, done, err := ReadReply("y", []byte(hello), []byte(`{"id":1,"error":{"code":"denied","message":"m"}}`)); !done || !errors.As(err, &e) || e.Code != CodeDenied {
+		t.Errorf("an error: %v, %v", done, err)
+	}
+	if _, done, err := ReadReply("y", []byte(hello), []byte(`{"id":1,"event":"notice","notice":"n"}`)); done || err != nil {
+		t.Errorf("an event: %v, %v", done, err)
+	}
+	if _, done, err := ReadReply("y", []byte(`{"keyfob":2,"version":"9"}`), []byte(`{"id":1,"result":{}}`)); !done || !errors.As(err, &e) || e.Code != CodeProtocol {
+		t.Errorf("another protocol: %v, %v", done, err)
 	}
 }
 
@@ -492,9 +435,6 @@ func TestNotRunning(t *testing.T) {
 	for _, socket := range []string{filepath.Join(dir, "none"), stale, filepath.Join(dir, "no", "dir")} {
 		if _, err := Dial(t.Context(), socket); !errors.Is(err, ErrNotRunning) {
 			t.Errorf("Dial(%s): %v", socket, err)
-		}
-		if _, err := DialQuick(socket, time.Now().Add(time.Second)); !errors.Is(err, ErrNotRunning) {
-			t.Errorf("DialQuick(%s): %v", socket, err)
 		}
 	}
 	if _, err := Dial(t.Context(), "/"+strings.Repeat("x", 200)); err == nil || errors.Is(err, ErrNotRunning) || !strings.Contains(err.Error(), "too long") {

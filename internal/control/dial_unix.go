@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -52,103 +51,8 @@ func dialError(socket string, err error) error {
 		return fmt.Errorf("%w (%s)", ErrNotRunning, socket)
 	case syscall.EINVAL, syscall.ENAMETOOLONG:
 		return fmt.Errorf("cannot connect to %s: the path is too long for a socket", socket)
-	case syscall.EAGAIN:
-		return fmt.Errorf("cannot connect to %s: keyfobd accepts nobody: %w", socket, os.ErrDeadlineExceeded)
 	}
 	return fmt.Errorf("cannot connect to %s: %w", socket, err)
-}
-
-// DialQuick is Dial for one short call (Ask), on a socket that blocks: a
-// program that ends after one answer is spared the runtime's poller and its
-// threads. It waits at most until deadline for a daemon whose queue is full.
-func DialQuick(socket string, deadline time.Time) (*Client, error) {
-	fd, err := newSocket()
-	if err != nil {
-		return nil, fmt.Errorf("cannot make a socket: %w", err)
-	}
-	conn := &quickConn{fd: fd, name: socket}
-	if err = syscall.SetNonblock(fd, false); err == nil {
-		err = conn.SetWriteDeadline(deadline)
-	}
-	if err == nil {
-		err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: socket})
-	}
-	pid := 0
-	if err == nil {
-		pid, err = trust(fd, socket)
-	} else {
-		err = dialError(socket, err)
-	}
-	if err != nil {
-		_ = syscall.Close(fd)
-		return nil, err
-	}
-	c := &Client{conn: conn, serverPID: pid}
-	c.lines.r = conn
-	return c, nil
-}
-
-// quickConn is a blocking socket with the kernel's time limits.
-type quickConn struct {
-	fd   int
-	name string
-}
-
-func (q *quickConn) Read(b []byte) (int, error) {
-	for {
-		n, err := syscall.Read(q.fd, b)
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			return 0, os.ErrDeadlineExceeded
-		case err != nil:
-			return 0, err
-		case n == 0:
-			return 0, io.EOF
-		}
-		return n, nil
-	}
-}
-
-func (q *quickConn) Write(b []byte) (int, error) {
-	for written := 0; ; {
-		n, err := syscall.Write(q.fd, b[written:])
-		if n > 0 {
-			written += n
-		}
-		switch {
-		case err == syscall.EINTR:
-		case err == syscall.EAGAIN:
-			return written, os.ErrDeadlineExceeded
-		case err != nil:
-			return written, err
-		}
-		if written == len(b) {
-			return written, nil
-		}
-	}
-}
-
-func (q *quickConn) SetReadDeadline(t time.Time) error  { return q.limit(syscall.SO_RCVTIMEO, t) }
-func (q *quickConn) SetWriteDeadline(t time.Time) error { return q.limit(syscall.SO_SNDTIMEO, t) }
-
-func (q *quickConn) limit(option int, t time.Time) error {
-	var tv syscall.Timeval // zero: without end
-	if !t.IsZero() {
-		tv = syscall.NsecToTimeval(max(int64(time.Until(t)), int64(time.Millisecond)))
-	}
-	return syscall.SetsockoptTimeval(q.fd, syscall.SOL_SOCKET, option, &tv)
-}
-
-func (q *quickConn) Close() error { return syscall.Close(q.fd) }
-
-// patient hands the socket over to the runtime's poller.
-func (q *quickConn) patient() (Conn, error) {
-	if err := syscall.SetNonblock(q.fd, true); err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(q.fd), q.name), nil
 }
 
 // trust checks who listens. The kernel keeps the credentials of the process

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/Microsoft/go-winio"
 	"golang.org/x/sys/windows"
@@ -30,13 +29,6 @@ func dial(ctx context.Context, socket string) (Conn, int, error) {
 		return nil, 0, err
 	}
 	return conn, pid, nil
-}
-
-// DialQuick is Dial; pipes have no quicker way.
-func DialQuick(socket string, deadline time.Time) (*Client, error) {
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
-	defer cancel()
-	return Dial(ctx, socket)
 }
 
 // trust checks that the user whose process serves the pipe is our own or the

@@ -81,9 +81,6 @@ func TestServerOfAnotherUser(t *testing.T) {
 	if _, err := Dial(t.Context(), socket); !errors.Is(err, ErrNotTrusted) || !strings.Contains(err.Error(), "54321") {
 		t.Errorf("Dial: %v", err)
 	}
-	if _, err := DialQuick(socket, time.Now().Add(time.Second)); !errors.Is(err, ErrNotTrusted) {
-		t.Errorf("DialQuick: %v", err)
-	}
 }
 
 func TestSystemOwner(t *testing.T) {
@@ -142,9 +139,6 @@ func TestFullQueue(t *testing.T) {
 	}
 	if !full {
 		t.Skip("this system says no at once, or has a longer queue")
-	}
-	if _, err := DialQuick(socket, time.Now().Add(100*time.Millisecond)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("DialQuick on a full queue: %v", err)
 	}
 	time.AfterFunc(100*time.Millisecond, func() {
 		if conn, _, err := syscall.Accept(fd); err == nil {

@@ -100,6 +100,16 @@ func (e *Error) Hint() string { return e.Help }
 // Load decides all settings. getenv is os.Getenv or a stand-in; blank
 // variables count as unset. Errors are of type *Error.
 func Load(f Flags, getenv func(string) string) (*Settings, error) {
+	return load(f, getenv, true)
+}
+
+// LoadWithoutFile is Load as if there were no config.toml: for a client that
+// finds a broken one while a daemon runs that read a good one.
+func LoadWithoutFile(f Flags, getenv func(string) string) (*Settings, error) {
+	return load(f, getenv, false)
+}
+
+func load(f Flags, getenv func(string) string, withFile bool) (*Settings, error) {
 	env := func(name string) string { return strings.TrimSpace(getenv(name)) }
 	dirs, err := platformDirs(env)
 	if err != nil {
@@ -109,14 +119,15 @@ func Load(f Flags, getenv func(string) string) (*Settings, error) {
 
 	explicit := first(f.Config, env("KEYFOB_CONFIG"))
 	s.ConfigFile = abs(first(explicit, filepath.Join(dirs.config, "config.toml")), dirs.home)
-	file, found, err := readFile(s.ConfigFile)
-	if err != nil {
-		return nil, err
+	var file readSettings
+	if withFile {
+		if file, s.ConfigFound, err = readFile(s.ConfigFile); err != nil {
+			return nil, err
+		}
+		if !s.ConfigFound && explicit != "" {
+			return nil, &Error{Message: fmt.Sprintf("cannot read the settings file %s: it does not exist", s.ConfigFile)}
+		}
 	}
-	if !found && explicit != "" {
-		return nil, &Error{Message: fmt.Sprintf("cannot read the settings file %s: it does not exist", s.ConfigFile)}
-	}
-	s.ConfigFound = found
 
 	path := func(values ...string) string {
 		if v := first(values...); v != "" {
