@@ -34,16 +34,14 @@ type conn struct {
 
 	// The rest belongs to the goroutine that net/http runs the connection's
 	// handlers on, one after the other.
-	token    verified
-	ttl      int      // seconds that ttlValue says
-	ttlValue []string // of the TTL header
-	path     string   // last one matched
-	node     *node
-	param    string
-	x        exchange
-	out      []byte // a repeated answer, cleared once it is written
-	date     []byte // of the Date header, at second
-	second   int64
+	token  verified
+	path   string // last one matched
+	node   *node
+	param  string
+	x      exchange
+	out    []byte // a repeated answer, cleared once it is written
+	date   []byte // of the Date header, at dateAt
+	dateAt int64  // Unix time
 }
 
 // tracked makes the listener's connections *conn.

@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -159,6 +158,8 @@ func (c *container) serve(x *exchange, profile string) *fault {
 		role = snapshot.RoleARN
 	}
 	body := containerBody(snapshot, snapshot.AdvertisedExpiry(x.now), role)
-	x.write(http.StatusOK, typeJSON, []string{strconv.Itoa(len(body))}, body)
+	x.head(http.StatusOK, typeJSON)
+	x.measure(len(body))
+	_, _ = x.w.Write(body)
 	return nil
 }

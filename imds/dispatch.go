@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"keyfob/internal/access"
@@ -33,12 +34,12 @@ type exchange struct {
 	conn   *conn
 	now    time.Time
 	caller peer.Caller
-	path   string        // raw, without the query
-	param  string        // of the path
-	expiry time.Time     // of the token; zero when none was needed
-	grant  *access.Grant // that opened a container route
-	logged bool          // an unknown path is to be logged
-	again  again         // how to repeat the answer, nil where that is not known
+	path   string                    // raw, without the query
+	param  string                    // of the path
+	expiry time.Time                 // of the token; zero when none was needed
+	grant  *access.Grant             // that opened a container route
+	logged bool                      // an unknown path is to be logged
+	kept   *atomic.Pointer[rendered] // where the answer came from, nil if it is not to be repeated
 }
 
 // ServeHTTP answers one request. The checks come in the order of
@@ -57,12 +58,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	*x = exchange{s: s, w: w, r: r, conn: c, now: time.Now()}
 	if f := s.dispatch(x); f != nil {
 		x.fail(f)
-		x.again = nil
 	}
 	c.mu.Lock()
-	c.repeater.end(x.again)
+	c.repeater.end(x.kept != nil)
 	c.mu.Unlock()
-	x.w, x.r, x.grant, x.again = nil, nil, nil, nil
+	x.w, x.r, x.grant = nil, nil, nil
 }
 
 func (s *Server) dispatch(x *exchange) *fault {
@@ -258,34 +258,44 @@ var (
 
 // text answers 200 with plain text.
 func (x *exchange) text(body string) {
-	x.write(http.StatusOK, textPlain, []string{strconv.Itoa(len(body))}, []byte(body))
+	x.head(http.StatusOK, textPlain)
+	x.measure(len(body))
+	_, _ = io.WriteString(x.w, body) // a client that is gone gets nothing
 }
 
-// write sends an answer. The token's header goes with whatever a token
+// head sets the headers of an answer. The token's goes with whatever a token
 // opened, as on EC2.
-func (x *exchange) write(status int, contentType, length []string, body []byte) {
+func (x *exchange) head(status int, contentType []string) {
 	h := x.w.Header()
 	h[headerType] = contentType
-	h[headerLength] = length
 	if !x.expiry.IsZero() && status == http.StatusOK {
-		h[headerTTL] = x.conn.left(int(x.expiry.Sub(x.now) / time.Second))
-	}
-	if status != http.StatusOK {
-		x.w.WriteHeader(status)
-	}
-	if x.r.Method != http.MethodHead {
-		_, _ = x.w.Write(body) // a client that is gone gets nothing
-	} else if status == http.StatusOK {
-		x.w.WriteHeader(status)
+		h[headerTTL] = x.s.left(int(x.expiry.Sub(x.now) / time.Second))
 	}
 }
 
-// left is the TTL header's value, kept for the second that it is true.
-func (c *conn) left(seconds int) []string {
-	if c.ttlValue == nil || c.ttl != seconds {
-		c.ttl, c.ttlValue = seconds, []string{strconv.Itoa(seconds)}
+// measure sets the length of a body that is too long for net/http to do so
+// itself (it buffers 2048 bytes before it sends the head).
+func (x *exchange) measure(length int) {
+	if length > 2000 {
+		x.w.Header()[headerLength] = []string{strconv.Itoa(length)}
 	}
-	return c.ttlValue
+}
+
+// seconds is a value of the TTL header.
+type seconds struct {
+	n     int
+	value []string
+}
+
+// left is the TTL header's value, kept for the second that it is true of most
+// tokens.
+func (s *Server) left(n int) []string {
+	v := s.ttl.Load()
+	if v == nil || v.n != n {
+		v = &seconds{n, []string{strconv.Itoa(n)}}
+		s.ttl.Store(v)
+	}
+	return v.value
 }
 
 // fail sends a fault in the server's form and logs what should be.
@@ -314,7 +324,10 @@ func (x *exchange) fail(f *fault) {
 	default:
 		body, contentType = page(f.status), textHTML
 	}
-	x.write(f.status, contentType, []string{strconv.Itoa(len(body))}, body)
+	x.head(f.status, contentType)
+	x.measure(len(body))
+	x.w.WriteHeader(f.status)
+	_, _ = x.w.Write(body)
 }
 
 // shown is the path as it may be logged. What follows /v2/credentials/ on a

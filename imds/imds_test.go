@@ -152,7 +152,11 @@ func metadataServer(t testing.TB, change func(*MetadataConfig)) string {
 		change(&cfg)
 	}
 	if cfg.Listener == nil {
-		cfg.Listener = listen(t, "127.0.0.1:0")
+		l, err := Listen(context.Background(), "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Listener = l
 	}
 	return start(t, NewMetadata(cfg))
 }

@@ -112,6 +112,7 @@ func NewMetadata(cfg MetadataConfig) *Server {
 	m.ended = ended
 	s.routes = compile(m.table(), true)
 	s.authorize = m.authorize
+	s.again = m.again
 	s.forget = m.forget
 	return s
 }
@@ -172,7 +173,7 @@ func (m *metadata) newToken(x *exchange) *fault {
 	token := maker.Mint(x.now, time.Duration(seconds)*time.Second, m.binding(x))
 	// Clients take the life time from here; without it Go sends no token
 	// afterwards and Rust fails.
-	x.w.Header()[headerTTL] = x.conn.left(seconds)
+	x.w.Header()[headerTTL] = m.left(seconds)
 	x.text(token)
 	return nil
 }
@@ -254,41 +255,42 @@ func (m *metadata) serveCredentials(x *exchange, kept *atomic.Pointer[rendered],
 		kept.Store(body)
 	}
 	if repeatable(x.r) {
-		x.again = m.again(x.conn, kept, x.param, x.expiry.IsZero())
+		x.kept = kept
 	}
-	x.write(http.StatusOK, textPlain, body.length, body.body)
+	x.head(http.StatusOK, textPlain)
+	x.w.Header()[headerLength] = body.length
+	_, _ = x.w.Write(body.body)
 	return nil
 }
 
-// again repeats the judgement of a request for credentials that this
-// connection has made before, of all that may have changed: the rules, the
-// token, the role's name and the credentials. Nothing is waited for.
-func (m *metadata) again(c *conn, kept *atomic.Pointer[rendered], role string, tokenless bool) again {
-	request := cred.Request{Caller: c.caller, Profile: m.profile, Via: m.via}
-	return func(now time.Time) (*rendered, time.Time) {
-		if m.judge(c.caller) != nil {
-			return nil, time.Time{}
-		}
-		var expires time.Time
-		if !tokenless {
-			if !c.token.good(m.tokens(), m.generation(m.profile), now) {
-				return nil, time.Time{}
-			}
-			expires = c.token.expires
-		}
-		if facts := m.facts(); facts.RoleName != role {
-			return nil, time.Time{}
-		}
-		snapshot, err := m.broker.Get(m.ended, request)
-		if err != nil || snapshot == nil || !snapshot.Temporary() {
-			return nil, time.Time{}
-		}
-		body := kept.Load()
-		if !body.fits(snapshot, snapshot.AdvertisedExpiry(now)) {
-			return nil, time.Time{}
-		}
-		return body, expires
+// again judges once more a request for credentials that this connection has
+// just made: all that may have changed since, which is the rules, the token,
+// the role's name and the credentials. It returns the body and when the token
+// ends (zero where there was none); a nil body means that the request has to
+// be judged in full. It waits for nothing.
+func (m *metadata) again(c *conn, now time.Time) (*rendered, time.Time) {
+	if m.judge(c.caller) != nil {
+		return nil, time.Time{}
 	}
+	var expires time.Time
+	if !c.x.expiry.IsZero() { // of the request before
+		if !c.token.good(m.tokens(), m.generation(m.profile), now) {
+			return nil, time.Time{}
+		}
+		expires = c.token.expires
+	}
+	if facts := m.facts(); facts.RoleName != c.param {
+		return nil, time.Time{}
+	}
+	snapshot, err := m.broker.Get(m.ended, cred.Request{Caller: c.caller, Profile: m.profile, Via: m.via})
+	if err != nil || snapshot == nil || !snapshot.Temporary() {
+		return nil, time.Time{}
+	}
+	body := c.x.kept.Load()
+	if !body.fits(snapshot, snapshot.AdvertisedExpiry(now)) {
+		return nil, time.Time{}
+	}
+	return body, expires
 }
 
 // forget drops the bodies that hold secrets.

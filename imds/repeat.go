@@ -32,27 +32,25 @@ const maxCandidate = 2 << 10
 // repeater is the part of a connection that recognises its last request.
 type repeater struct {
 	phase     phase
-	candidate []byte // the piece that phaseFed speaks of
-	again     again  // nil while candidate is not a request that may be repeated
+	second    bool   // a request has been seen: most connections have one, which is not worth a copy
+	whole     bool   // the piece of phaseFed is one head of a request, and nothing else
+	candidate []byte // that piece, from the second request on
+	// ready says that candidate was answered with what again judges.
+	ready bool
 }
-
-// again judges once more whatever can have changed since a request was
-// answered. It returns the answer's body and when the token ends (zero where
-// there was none); a nil body means that the request has to be judged in
-// full.
-type again func(now time.Time) (body *rendered, expires time.Time)
 
 // feed notes a piece that is about to be given to net/http; c.mu is held.
 func (p *repeater) feed(b []byte) {
+	p.ready = false
 	if p.phase != phaseStart || len(b) > maxCandidate {
 		p.phase = phaseLost
 		return
 	}
-	p.phase = phaseFed
-	if !bytes.Equal(p.candidate, b) {
+	p.phase, p.whole = phaseFed, whole(b)
+	if p.second { // net/http changes the case of names where they stand: a copy is needed now
 		p.candidate = append(p.candidate[:0], b...)
-		p.again = nil
 	}
+	p.second = true
 }
 
 // begin notes that a handler starts; c.mu is held.
@@ -64,20 +62,20 @@ func (p *repeater) begin() {
 	}
 }
 
-// end notes that the handler has answered. again repeats its answer, nil
-// where that can't be done. c.mu is held.
-func (p *repeater) end(next again) {
-	if p.phase != phaseServing || !whole(p.candidate) {
-		p.phase, p.again = phaseLost, nil
+// end notes that the handler has answered, and whether that may be repeated.
+// c.mu is held.
+func (p *repeater) end(repeatable bool) {
+	if p.phase != phaseServing || !p.whole {
+		p.phase = phaseLost
 		return
 	}
-	p.phase, p.again = phaseStart, next
+	p.phase, p.ready = phaseStart, repeatable && len(p.candidate) > 0
 }
 
 // repeated reports whether b is the request before it, with an answer that
 // may be repeated; c.mu is held.
 func (p *repeater) repeated(b []byte) bool {
-	return p.phase == phaseStart && p.again != nil && bytes.Equal(p.candidate, b)
+	return p.phase == phaseStart && p.ready && bytes.Equal(p.candidate, b)
 }
 
 // whole reports whether b is exactly one head of a request: lines that end
@@ -116,12 +114,12 @@ func (c *conn) answerAgain() bool {
 		return false
 	}
 	now := time.Now()
-	body, expires := c.repeater.again(now)
+	body, expires := c.server.again(c, now)
 	if body == nil {
 		return false
 	}
-	if second := now.Unix(); second != c.second {
-		c.second, c.date = second, now.UTC().AppendFormat(c.date[:0], http.TimeFormat)
+	if second := now.Unix(); second != c.dateAt {
+		c.dateAt, c.date = second, now.UTC().AppendFormat(c.date[:0], http.TimeFormat)
 	}
 	b := append(c.out[:0], "HTTP/1.1 200 OK\r\nContent-Length: "...)
 	b = append(b, body.length[0]...)

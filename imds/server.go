@@ -56,8 +56,10 @@ type Server struct {
 	identify          func(net.Conn) (peer.Caller, error)
 	facts             func() Facts
 	authorize         func(x *exchange, need accessKind) *fault
-	forget            func() // drops whatever holds a secret
+	again             func(c *conn, now time.Time) (*rendered, time.Time) // see repeat.go
+	forget            func()                                              // drops whatever holds a secret
 	log               *notices
+	ttl               atomic.Pointer[seconds]
 	draining          atomic.Bool // no answer is repeated any more
 
 	wg    sync.WaitGroup // one for each connection
@@ -66,6 +68,15 @@ type Server struct {
 }
 
 type connKey struct{}
+
+// Listen binds address ("127.0.0.1:9911") for a server. It is net.Listen
+// without TCP keep-alives: callers are on this machine, idle connections are
+// closed in a minute anyway, and the four system calls that switch them on are
+// felt by clients that connect for each request.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	lc := net.ListenConfig{KeepAlive: -1}
+	return lc.Listen(ctx, "tcp", address)
+}
 
 // Forget drops what the server keeps of credentials: the daemon calls it when
 // the vault is locked.

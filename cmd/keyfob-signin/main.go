@@ -1,15 +1,12 @@
-// Command keyfob-signin shows prompts and dialogs and drives the browser in
-// the person's own session. The sources that need it bring its questions; it
-// knows none yet and says so.
+// Command keyfob-signin shows notifications and asks questions in the
+// person's own session. keyfob and a person's own keyfobd start it; a
+// system daemon never does.
 package main
 
 import (
-	"fmt"
 	"os"
+
+	"keyfob/internal/signin"
 )
 
-func main() {
-	fmt.Fprintln(os.Stderr, "keyfob-signin: cannot ask anything: no source of this version needs a dialog")
-	fmt.Fprintln(os.Stderr, "hint: keyfob runs this program by itself; there is nothing to run by hand")
-	os.Exit(2)
-}
+func main() { os.Exit(signin.Main()) }

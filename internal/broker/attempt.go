@@ -73,9 +73,18 @@ func (l *link) attempt(ctx context.Context, f *flight) (*cred.Snapshot, error) {
 	return p.snap, nil
 }
 
-// fetch makes the one call of an attempt, within its own deadline.
+// fetch makes the one call of an attempt, within its own deadline, which
+// begins when there is room for it. A link that may wait for a person needs
+// no room: people are not many.
 func (l *link) fetch(ctx context.Context, f *flight, base *cred.Snapshot) (c cred.Credentials, err error) {
 	spec, src := l.source()
+	if kept(spec.Kind) && !src.Interactive() {
+		up := upstreamOf(src, l.key)
+		if err := l.b.gate.enter(ctx, up, !l.good(l.cur.Load(), time.Now())); err != nil {
+			return cred.Credentials{}, err
+		}
+		defer l.b.gate.leave(up)
+	}
 	limit := cred.FetchTimeout
 	if src.Interactive() {
 		limit = l.b.cfg.SigninTimeout
@@ -205,6 +214,11 @@ func (l *link) finish(ctx context.Context, f *flight, snap *cred.Snapshot, err e
 		belowAt = l.below.nextTry()
 	}
 	counted := err != nil && !isBelow && !errors.Is(err, errForgotten) && ctx.Err() == nil
+	offline := ""
+	if counted && noAnswer(err) {
+		_, src := l.source()
+		offline = upstreamOf(src, l.key)
+	}
 
 	l.mu.Lock()
 	l.flight = nil
@@ -214,7 +228,7 @@ func (l *link) finish(ctx context.Context, f *flight, snap *cred.Snapshot, err e
 		// Forgotten, or ending: it says nothing about the next attempt.
 	case err == nil:
 		l.lastErr, l.asked = nil, nil
-		l.failures, l.retryAt = 0, time.Time{}
+		l.failures, l.retryAt, l.offline = 0, time.Time{}, ""
 		l.autoFails, l.autoAt = 0, time.Time{}
 		l.seq.Add(1)
 	case isBelow:
@@ -229,7 +243,7 @@ func (l *link) finish(ctx context.Context, f *flight, snap *cred.Snapshot, err e
 	case interactionOf(err) != nil && l.below == nil, interactionOf(err) != nil && l.src.Interactive():
 		l.lastErr, l.asked, l.askedAt = err, err, now
 	default:
-		l.lastErr = err
+		l.lastErr, l.offline = err, offline
 		if interactionOf(err) != nil {
 			l.asked, l.askedAt = err, now
 		}

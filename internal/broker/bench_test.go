@@ -107,6 +107,6 @@ func BenchmarkMinder(b *testing.B) {
 	var scratch []minded
 	b.ReportAllocs()
 	for b.Loop() {
-		_, scratch = br.look(time.Now(), scratch)
+		_, scratch = br.look(context.Background(), time.Now(), scratch)
 	}
 }

@@ -48,6 +48,11 @@ type Config struct {
 	// SigninTimeout bounds one attempt of a link that may need a person;
 	// 0 is ten minutes. Other links have cred.FetchTimeout.
 	SigninTimeout time.Duration
+
+	// Announce is told of sessions that end soon and that only a person can
+	// renew, each once; nil: nobody is told. It is called on a goroutine of
+	// its own, which Run joins: it must end within seconds.
+	Announce func(Announcement)
 }
 
 // Broker hands out credentials. Its methods are safe for concurrent use.
@@ -65,6 +70,8 @@ type Broker struct {
 	wg     sync.WaitGroup // refreshers and sweeps; Add with mu held and closed false
 	gens   generations
 	denied denials
+	net    network
+	gate   gate
 
 	// mu guards what follows. It is held over Resolve and Sources.For, which
 	// do no more than compute.
@@ -99,6 +106,7 @@ func New(cfg Config) *Broker {
 		poked:  make(chan struct{}, 1),
 		links:  map[cred.LinkKey]*link{},
 		pinned: map[string]bool{},
+		gate:   gate{all: maxAttempts, each: maxAttemptsEach},
 	}
 	b.view.Store(&view{rules: checkerOf(cfg.Rules)})
 	return b
@@ -123,7 +131,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	}
 	b.mu.Unlock()
 
-	b.minder(ctx)
+	b.minder(ctx, inner)
 
 	b.mu.Lock()
 	b.closed = true
@@ -155,7 +163,7 @@ func (b *Broker) Get(ctx context.Context, r cred.Request) (*cred.Snapshot, error
 	if snap := b.held(v, &r); snap != nil {
 		return snap, nil
 	}
-	return b.getSlow(ctx, &r, want{})
+	return b.getSlow(ctx, &r, want{}, (*link).acquire)
 }
 
 // Held is Get for whoever would make preparations before waiting: it returns
@@ -198,7 +206,29 @@ func (b *Broker) Refresh(ctx context.Context, r cred.Request) (*cred.Snapshot, e
 	if err := b.check(&r); err != nil {
 		return nil, err
 	}
-	return b.getSlow(ctx, &r, want{force: true})
+	return b.getSlow(ctx, &r, want{force: true}, (*link).forceChain)
+}
+
+// Fresh is Get for a person who signs in: besides, every link of the chain
+// that needs a person has afterwards a session that does not end soon (more
+// is left than is announced), also where a role above is still good. Whoever
+// has one that does is not asked. Back-offs of the chain end first. Where it
+// fails the sessions that there were stay.
+func (b *Broker) Fresh(ctx context.Context, r cred.Request) (*cred.Snapshot, error) {
+	if err := b.check(&r); err != nil {
+		return nil, err
+	}
+	woken := false
+	return b.getSlow(ctx, &r, want{}, func(l *link, ctx context.Context, w want) (*cred.Snapshot, error) {
+		if !woken {
+			woken = true
+			for x := l; x != nil; x = x.below {
+				x.wake()
+			}
+			b.pokeMinder()
+		}
+		return l.freshChain(ctx, w)
+	})
 }
 
 // judge applies the rules to r. A request that a grant opened was judged
@@ -223,8 +253,10 @@ func (b *Broker) check(r *cred.Request) error {
 	return nil
 }
 
-// getSlow is Get where the answer is not in memory.
-func (b *Broker) getSlow(ctx context.Context, r *cred.Request, w want) (*cred.Snapshot, error) {
+// getSlow is Get where the answer is not in memory; from gets it from the
+// last link of r's chain.
+func (b *Broker) getSlow(ctx context.Context, r *cred.Request, w want,
+	from func(*link, context.Context, want) (*cred.Snapshot, error)) (*cred.Snapshot, error) {
 	w.mode, w.profile = modePlain, r.Profile
 	if r.MayAsk {
 		w.mode = modeAsk
@@ -237,12 +269,7 @@ func (b *Broker) getSlow(ctx context.Context, r *cred.Request, w want) (*cred.Sn
 			return nil, err
 		}
 		e.use.touch(b.minute(time.Now()), &r.Caller)
-		var snap *cred.Snapshot
-		if w.force {
-			snap, err = e.last.forceChain(ctx, w)
-		} else {
-			snap, err = e.last.acquire(ctx, w)
-		}
+		snap, err := from(e.last, ctx, w)
 		switch {
 		case errors.Is(err, errEnded):
 			continue
@@ -266,6 +293,34 @@ func (l *link) forceChain(ctx context.Context, w want) (*cred.Snapshot, error) {
 		}
 	}
 	return l.acquire(ctx, w)
+}
+
+// freshChain returns l's session after seeing to it that those of the links
+// below that need a person, and its own, do not end soon.
+func (l *link) freshChain(ctx context.Context, w want) (*cred.Snapshot, error) {
+	for below := l.below; below != nil; below = below.below {
+		if _, src := below.source(); src.Interactive() {
+			if _, err := below.freshChain(ctx, w); err != nil {
+				return nil, err
+			}
+			break
+		}
+	}
+	snap, err := l.acquire(ctx, w) // rather the vault's than a new one
+	if err != nil || !l.endsSoon(time.Now()) {
+		return snap, err
+	}
+	w.force = true
+	return l.acquire(ctx, w)
+}
+
+// endsSoon reports whether l needs a person and what is left of its session
+// is no more than is announced.
+func (l *link) endsSoon(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.cur.Load()
+	return l.src.Interactive() && (p == nil || p.age(now, l.b.skew.Load()) >= p.tell)
 }
 
 // ownError makes the need for a person, found on behalf of one profile of a
@@ -337,6 +392,6 @@ func (b *Broker) applySkew(d time.Duration) {
 
 func (b *Broker) skewNow() time.Duration { return time.Duration(b.skew.Load()) }
 
-// minute is the minute of the broker's life by the monotonic clock: a
+// minute is the minute of the broker's life by the monotonic clock, from 1: a
 // suspend must not make every profile look unused.
-func (b *Broker) minute(now time.Time) int64 { return int64(now.Sub(b.birth) / time.Minute) }
+func (b *Broker) minute(now time.Time) int64 { return int64(now.Sub(b.birth)/time.Minute) + 1 }

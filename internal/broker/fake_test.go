@@ -51,11 +51,17 @@ type world struct {
 	clock    time.Duration        // AWS's clock minus ours
 	onAnswer func()
 	noSource map[profiles.Kind]bool
+	cut      map[string]bool // upstreams without a way to them
+	dial     time.Duration   // how long a connect takes that finds no way
+	probes   map[string]int  // connects by Reach, by upstream
+	inside   int             // calls under way
+	most     int             // the most there were at once
 }
 
 func newWorld() *world {
 	return &world{
 		calls: map[string]int{}, dead: map[string]bool{}, ends: map[string]time.Time{}, noSource: map[profiles.Kind]bool{},
+		cut: map[string]bool{}, probes: map[string]int{},
 		life: map[profiles.Kind]time.Duration{profiles.KindSessionToken: 12 * time.Hour, profiles.KindAssumeRole: time.Hour},
 	}
 }
@@ -70,6 +76,43 @@ func (w *world) count(what string) int {
 		}
 	}
 	return n
+}
+
+// setWay cuts the way to an upstream, or opens it again.
+func (w *world) setWay(upstream string, open bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut[upstream] = !open
+}
+
+func (w *world) probed(upstream string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.probes[upstream]
+}
+
+// connect fails while there is no way, after what a connect takes.
+func (w *world) connect(ctx context.Context, upstream string) error {
+	w.mu.Lock()
+	cut, dial := w.cut[upstream], w.dial
+	w.mu.Unlock()
+	if !cut {
+		return nil
+	}
+	for end := time.Now().Add(dial); time.Now().Before(end); {
+		select {
+		case <-time.After(time.Second): // a SYN again
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		w.mu.Lock()
+		cut = w.cut[upstream]
+		w.mu.Unlock()
+		if !cut {
+			return nil
+		}
+	}
+	return errors.New("dial tcp: no way")
 }
 
 func (w *world) setFail(f func(kind profiles.Kind, name string) error) {
@@ -91,6 +134,25 @@ type fakeSource struct {
 }
 
 func (s *fakeSource) Interactive() bool { return s.link.Params["mfa_serial"] != "" }
+
+// Upstream is the link's parameter "upstream", or "sts"; "-" is none.
+func (s *fakeSource) Upstream() string {
+	switch u := s.link.Params["upstream"]; u {
+	case "":
+		return "sts"
+	case "-":
+		return ""
+	default:
+		return u
+	}
+}
+
+func (s *fakeSource) Reach(ctx context.Context) error {
+	s.w.mu.Lock()
+	s.w.probes[s.Upstream()]++
+	s.w.mu.Unlock()
+	return s.w.connect(ctx, s.Upstream())
+}
 
 func (s *fakeSource) Fetch(ctx context.Context, in cred.Input) (cred.Credentials, error) {
 	w := s.w
@@ -115,10 +177,20 @@ func (s *fakeSource) Fetch(ctx context.Context, in cred.Input) (cred.Credentials
 			return cred.Credentials{}, &cred.UpstreamError{Op: "GetSessionToken", Code: "AccessDenied", Status: 403, Message: "cannot use this MFA code", Refused: true, Err: wrongCodeError{}}
 		}
 	}
+	if err := w.connect(ctx, s.Upstream()); err != nil {
+		return cred.Credentials{}, &cred.UpstreamError{Op: "AssumeRole", Message: "cannot reach AWS: connection refused", Err: err}
+	}
 	w.mu.Lock()
 	latency := w.latency
 	w.calls[string(s.link.Kind)+" "+name]++
+	w.inside++
+	w.most = max(w.most, w.inside)
 	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		w.inside--
+		w.mu.Unlock()
+	}()
 	select {
 	case <-time.After(latency):
 	case <-ctx.Done():
@@ -326,6 +398,7 @@ type rig struct {
 	logMu sync.Mutex
 	stop  func()
 	onLog func(line string) // called by who logs, one at a time
+	told  []Announcement    // guarded by logMu
 }
 
 func (r *rig) Write(p []byte) (int, error) {
@@ -343,6 +416,12 @@ func (r *rig) logged() string {
 	return r.log.String()
 }
 
+func (r *rig) announced() []Announcement {
+	r.logMu.Lock()
+	defer r.logMu.Unlock()
+	return slices.Clone(r.told)
+}
+
 func newRig(t *testing.T, s Resolver) *rig {
 	r := &rig{t: t, w: newWorld(), store: newStore(), ask: &asker{}, log: &bytes.Buffer{}}
 	r.start(s)
@@ -354,7 +433,12 @@ func (r *rig) start(s Resolver) {
 	l := logrus.New()
 	l.SetOutput(io.Writer(r))
 	l.SetLevel(logrus.DebugLevel)
-	r.b = New(Config{Sources: r.w, Store: r.store, Asker: r.ask, Rules: rules{}, Log: logrus.NewEntry(l)})
+	r.b = New(Config{Sources: r.w, Store: r.store, Asker: r.ask, Rules: rules{}, Log: logrus.NewEntry(l),
+		Announce: func(a Announcement) {
+			r.logMu.Lock()
+			defer r.logMu.Unlock()
+			r.told = append(r.told, a)
+		}})
 	r.b.SetProfiles(s)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

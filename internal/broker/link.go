@@ -52,6 +52,7 @@ type link struct {
 
 	failures int       // failed attempts in a row
 	retryAt  time.Time // no attempt before it
+	offline  string    // the upstream that gave the last attempt no answer, or ""
 	lastErr  error     // of the last attempt, nil after a success
 	asked    error     // the last attempt ended because a person is needed
 	askedAt  time.Time
@@ -288,7 +289,7 @@ func (l *link) forget(restorable bool) {
 	l.unsaved.Store(false)
 	l.had = false
 	l.restored = !restorable
-	l.failures, l.retryAt = 0, time.Time{}
+	l.failures, l.retryAt, l.offline = 0, time.Time{}, ""
 	l.autoFails, l.autoAt = 0, time.Time{}
 	l.lastErr, l.asked = nil, nil
 }
@@ -306,7 +307,7 @@ func (l *link) nextTry() time.Time {
 // wake ends every back-off of l.
 func (l *link) wake() {
 	l.mu.Lock()
-	l.failures, l.retryAt = 0, time.Time{}
+	l.failures, l.retryAt, l.offline = 0, time.Time{}, ""
 	l.autoFails, l.autoAt = 0, time.Time{}
 	l.asked = nil
 	l.mu.Unlock()

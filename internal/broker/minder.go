@@ -20,8 +20,8 @@ func (b *Broker) pokeMinder() {
 // minder wakes refreshers when a refresh is due or a back-off has ended, and
 // gives up entries that nobody asks for. It has the broker's only timer,
 // which never sleeps longer than maxTick while links are active and does not
-// run while none is.
-func (b *Broker) minder(ctx context.Context) {
+// run while none is. inner is the context of the probes that it starts.
+func (b *Broker) minder(ctx, inner context.Context) {
 	timer := time.NewTimer(maxTick)
 	timer.Stop()
 	defer timer.Stop()
@@ -30,6 +30,16 @@ func (b *Broker) minder(ctx context.Context) {
 	idleSeen := b.minute(last)
 	for {
 		now := time.Now()
+		if d := last.Add(lull).Sub(now); d > 0 && len(scratch) > crowd {
+			// The ends of many attempts are looked at together.
+			timer.Reset(d)
+			select {
+			case <-ctx.Done():
+				return
+			case <-timer.C:
+			}
+			now = time.Now()
+		}
 		b.voidSkew(last, now)
 		last = now
 		if m := b.minute(now); m != idleSeen {
@@ -37,7 +47,7 @@ func (b *Broker) minder(ctx context.Context) {
 			b.dropIdle(now)
 		}
 		var sleep time.Duration
-		sleep, scratch = b.look(now, scratch)
+		sleep, scratch = b.look(inner, now, scratch)
 		if sleep > 0 {
 			timer.Reset(sleep)
 		} else {
@@ -65,7 +75,7 @@ type minded struct {
 }
 
 // look starts what is due and returns how long to sleep, 0 for until poked.
-func (b *Broker) look(now time.Time, scratch []minded) (time.Duration, []minded) {
+func (b *Broker) look(ctx context.Context, now time.Time, scratch []minded) (time.Duration, []minded) {
 	scratch = scratch[:0]
 	b.mu.Lock()
 	for _, l := range b.links {
@@ -76,36 +86,75 @@ func (b *Broker) look(now time.Time, scratch []minded) (time.Duration, []minded)
 		return 0, scratch
 	}
 	sleep := maxTick
+	var ending []*link           // that need a person soon
+	var offline map[string]*link // one for each upstream that is waited for
 	for _, m := range scratch {
-		if d := m.link.mind(now, m.wanted, m.pinned); d > 0 {
-			sleep = min(sleep, d)
+		o := m.link.mind(now, m.wanted, m.pinned)
+		if o.wait > 0 {
+			sleep = min(sleep, o.wait)
 		}
+		if o.ending {
+			ending = append(ending, m.link)
+		}
+		if o.offline != "" {
+			if offline == nil {
+				offline = map[string]*link{}
+			}
+			offline[o.offline] = m.link
+		}
+	}
+	if d := b.probes(ctx, now, offline); d > 0 {
+		sleep = min(sleep, d)
+	}
+	if len(ending) > 0 && b.cfg.Announce != nil {
+		b.announce(now, ending)
 	}
 	return sleep, scratch
 }
 
-// mind starts an attempt if one is due without a caller, or returns when to
-// look again, 0 for not before something happens. wanted says that the
-// link's own credentials are handed out, pinned that this never pauses.
+// outlook is what the minder sees of a link.
+type outlook struct {
+	wait    time.Duration // when to look again, 0 for not before something happens
+	offline string        // the upstream that its back-off waits for, or ""
+	ending  bool          // its session is to be announced
+}
+
+// mind starts an attempt if one is due without a caller, or tells when to
+// look again. wanted says that the link's own credentials are handed out,
+// pinned that this never pauses.
 //
 // A session that is good is refreshed when due. One that has ended is fetched
 // again only for who hands it out, and at first only if it is pinned: a role
 // that was never granted is not asked for all day.
-func (l *link) mind(now time.Time, wanted, pinned bool) time.Duration {
+func (l *link) mind(now time.Time, wanted, pinned bool) (o outlook) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.flight != nil {
-		return 0
-	}
 	p := l.cur.Load()
 	var age time.Duration
 	if p != nil {
 		age = p.age(now, l.b.skew.Load())
+		o.ending = age >= p.tell && age < p.left && !p.told.Load()
 	}
+	if l.flight != nil {
+		return o
+	}
+	if l.offline != "" && l.retryAt.After(now) {
+		o.offline = l.offline
+	}
+	o.wait = l.next(now, p, age, wanted, pinned)
+	return o
+}
+
+// next starts the attempt that is due and returns 0, or returns when to look
+// again, 0 for not before something happens. mu is held.
+func (l *link) next(now time.Time, p *published, age time.Duration, wanted, pinned bool) time.Duration {
 	switch {
 	case p != nil && age < p.left:
 		if age < p.due {
 			if p.due == never {
+				if age < p.tell {
+					return p.tell - age
+				}
 				return p.left - age
 			}
 			return p.due - age

@@ -33,6 +33,7 @@ type record struct {
 	Fetched         time.Time `json:"fetched"` // by ours
 	AccountID       string    `json:"account_id,omitempty"`
 	RoleARN         string    `json:"role_arn,omitempty"`
+	Announced       bool      `json:"announced,omitempty"` // a person was told of its end
 }
 
 // errRecordVersion: a record of a later keyfob.
@@ -46,6 +47,7 @@ func encodeRecord(spec *profiles.Link, p *published) (cred.Secret, error) {
 		SessionToken:    p.snap.SessionToken.Reveal(),
 		Expires:         p.raw.UTC(), Fetched: p.snap.Fetched,
 		AccountID: p.snap.AccountID, RoleARN: p.snap.RoleARN,
+		Announced: p.told.Load(),
 	})
 	if err != nil {
 		return cred.Secret{}, errors.New("cannot encode a session record")
@@ -130,6 +132,7 @@ func (l *link) restore(ctx context.Context, f *flight) {
 	}
 	if rec.Expires.Sub(rec.Fetched) <= maxLifetime || spec.Kind == profiles.KindProcess {
 		p := newPublished(rec.credentials(), rec.Fetched, time.Now(), l.b.skewNow(), src.Interactive())
+		p.told.Store(rec.Announced)
 		if p.left > 0 {
 			if l.publish(f, p) {
 				l.log().WithField("expires", p.snap.Expires).Info("session taken from the vault")

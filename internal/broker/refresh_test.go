@@ -350,7 +350,7 @@ func TestInactiveProfilesCostNothing(t *testing.T) {
 			t.Fatal("something is active")
 		}
 		// No timer: the bubble's clock would stop at one on its way.
-		sleep, _ := r.b.look(time.Now(), nil)
+		sleep, _ := r.b.look(t.Context(), time.Now(), nil)
 		if sleep != 0 {
 			t.Fatalf("the minder would wake in %v", sleep)
 		}

@@ -14,6 +14,12 @@ const (
 	// that was suspended looks at the wall clock within this time.
 	maxTick = time.Minute
 
+	// lull is the least time between two looks of the minder at more than
+	// crowd links, so that a thousand attempts which end together cost a few
+	// looks and not a thousand.
+	lull  = 250 * time.Millisecond
+	crowd = 64
+
 	// idleAfter is how long an entry that nobody asks for stays active.
 	// SDKs come back at least once an hour (facts on clients), so a program
 	// that runs for days never meets a cold link; three hours leave room
@@ -23,6 +29,21 @@ const (
 	// backoffMin and backoffMax bound the pause after a failed attempt.
 	backoffMin = time.Second
 	backoffMax = time.Minute
+
+	// probeEvery is the least time between the starts of two probes of one
+	// upstream (CONTRACT.md §8), and the limit of one: the SYN of a new one
+	// reaches a network that came back sooner than a repeated one.
+	probeEvery = 5 * time.Second
+
+	// maxProbes bounds how many probes are under way at once, of upstreams
+	// that have nothing in common.
+	maxProbes = 32
+
+	// maxAttempts bounds how many attempts call upstreams at once, and
+	// maxAttemptsEach how many of them one upstream: after a start or a
+	// wake-up everything is due.
+	maxAttempts     = 64
+	maxAttemptsEach = 48
 
 	// recheckAfter is how long the need for a person is answered from
 	// memory to callers that cannot ask; then one attempt looks whether the
@@ -86,7 +107,7 @@ func backoff(n int) time.Duration {
 }
 
 // published is one snapshot with what is needed to judge its age without
-// asking anybody. It is immutable but for kicked.
+// asking anybody. It is immutable but for kicked and told.
 type published struct {
 	snap *cred.Snapshot
 	raw  time.Time // the end by AWS's clock
@@ -96,8 +117,10 @@ type published struct {
 	left   time.Duration // life left at that time
 	due    time.Duration // age at which a refresh is due
 	stale  time.Duration // age at which callers wait for a refresh
+	tell   time.Duration // age at which its end is announced, never if it needs no person
 
 	kicked atomic.Bool // a reader has told the minder that it is due
+	told   atomic.Bool // its end was announced; stored with link.mu held
 }
 
 // newPublished judges credentials that end at c.Expires by AWS's clock,
@@ -113,8 +136,9 @@ func newPublished(c cred.Credentials, fetched, now time.Time, skew time.Duration
 	untilDue := p.left - threshold(life)
 	p.due = untilDue - jitterOf(untilDue)
 	p.stale = p.left - margin(life)
+	p.tell = never
 	if interactive {
-		p.due, p.stale = never, p.left
+		p.due, p.stale, p.tell = never, p.left, p.left-notice(life)
 	}
 	c.Expires = c.Expires.Add(-skew).UTC()
 	p.snap = &cred.Snapshot{Credentials: c, Fetched: fetched.Round(0).UTC()}
@@ -124,7 +148,8 @@ func newPublished(c cred.Credentials, fetched, now time.Time, skew time.Duration
 // withSkew is p with its advertised end moved to another skew. Its age and
 // life are judged as before.
 func (p *published) withSkew(skew time.Duration) *published {
-	q := &published{raw: p.raw, at: p.at, atWall: p.atWall, left: p.left, due: p.due, stale: p.stale}
+	q := &published{raw: p.raw, at: p.at, atWall: p.atWall, left: p.left, due: p.due, stale: p.stale, tell: p.tell}
+	q.told.Store(p.told.Load())
 	s := *p.snap
 	s.Expires = p.raw.Add(-skew).UTC()
 	q.snap = &s

@@ -23,7 +23,13 @@ type Session struct {
 	// Callers counts the distinct processes (behind keyfob, the programs
 	// that started it) that asked within an hour, up to 64.
 	Callers int
-	Skew    time.Duration // AWS's clock minus ours, 0 where they agree
+	// NeedsPerson says that a link of the chain needs a person, now or
+	// within the time in which that is announced.
+	NeedsPerson bool
+	// EndsAt is when the session ends that a person must renew first, by
+	// our clock; zero when the chain has none.
+	EndsAt time.Time
+	Skew   time.Duration // AWS's clock minus ours, 0 where they agree
 }
 
 // Sessions lists what is active, by profile.
@@ -37,8 +43,11 @@ func (b *Broker) Sessions() []Session {
 		s := Session{Profile: e.profile, RoleARN: e.variant.role, Region: e.variant.region,
 			Callers: e.use.callers(minute), Skew: skew}
 		e.last.describe(&s, now)
-		for l := e.last; l != nil && s.LastError == ""; l = l.below {
-			s.LastError = l.lastError()
+		for l := e.last; l != nil; l = l.below {
+			if s.LastError == "" {
+				s.LastError = l.lastError()
+			}
+			l.describePerson(&s, now)
 		}
 		out = append(out, s)
 	}
@@ -67,6 +76,30 @@ func (l *link) describe(s *Session, now time.Time) {
 	}
 	if interactionOf(l.lastErr) == nil && !next.IsZero() {
 		s.NextRefresh = next.Round(0).UTC()
+	}
+}
+
+// describePerson fills in what s says of the need for a person.
+func (l *link) describePerson(s *Session, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.asked != nil {
+		s.NeedsPerson = true
+	}
+	if !l.src.Interactive() {
+		return
+	}
+	p := l.cur.Load()
+	if !l.good(p, now) {
+		// Before the vault was asked nobody knows.
+		s.NeedsPerson = s.NeedsPerson || l.restored
+		return
+	}
+	if s.EndsAt.IsZero() || p.snap.Expires.Before(s.EndsAt) {
+		s.EndsAt = p.snap.Expires
+	}
+	if p.age(now, l.b.skew.Load()) >= p.tell {
+		s.NeedsPerson = true
 	}
 }
 

@@ -34,7 +34,7 @@ func newHome(t *testing.T) *home {
 	h.env = []string{
 		"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir,
 		"XDG_RUNTIME_DIR=" + filepath.Join(dir, "r"), "XDG_CONFIG_HOME=" + filepath.Join(dir, "c"), "XDG_DATA_HOME=" + filepath.Join(dir, "d"),
-		"DBUS_SESSION_BUS_ADDRESS=unix:path=/dev/null",
+		"DBUS_SESSION_BUS_ADDRESS=unix:path=/dev/null", "GORACE=atexit_sleep_ms=0",
 	}
 	t.Cleanup(func() {
 		stopFakes(dir)
@@ -140,7 +140,7 @@ func TestHotImports(t *testing.T) {
 		t.Skipf("the go command cannot list: %v", err)
 	}
 	for _, imported := range strings.Fields(string(out)) {
-		if !slices.Contains([]string{"syscall", "unsafe", "keyfob/internal/hot"}, imported) {
+		if !slices.Contains([]string{"runtime", "syscall", "unsafe", "keyfob/internal/hot"}, imported) {
 			t.Errorf("hot imports %s, which puts off its turn", imported)
 		}
 	}

@@ -195,6 +195,9 @@ const logName = "keyfobd.log"
 // launch starts the daemon and connects once it is ready. The start lock is
 // held.
 func (a *app) launch(ctx context.Context, s *settings.Settings) (*control.Client, error) {
+	if a.badFile != nil {
+		return nil, a.badFile
+	}
 	program, err := findDaemon()
 	if err != nil {
 		return nil, err

@@ -44,6 +44,9 @@ func (a *app) context(in invocation) (control.Context, error) {
 		return c, err
 	}
 	if !c.Named {
+		if a.badFile != nil && s.ProfileFrom == "default" {
+			return c, a.badFile // it may name another one
+		}
 		c.Profile = s.Profile
 		c.ProfileVar = a.profileVar()
 	}

@@ -101,6 +101,12 @@ func (a *app) execEnv(g control.GrantResult) []string {
 	}
 	env = setenv(env, "AWS_CONTAINER_CREDENTIALS_FULL_URI", g.URL)
 	env = setenv(env, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", g.TokenFile)
+	// botocore before 1.31 (the AWS CLI of Debian 12) knows the token by
+	// its variable alone. The token is good for this grant, this user, and
+	// until the program ends.
+	if token, err := os.ReadFile(g.TokenFile); err == nil {
+		env = setenv(env, "AWS_CONTAINER_AUTHORIZATION_TOKEN", string(token))
+	}
 	if g.Region != "" {
 		env = setenv(env, "AWS_REGION", g.Region)
 		env = setenv(env, "AWS_DEFAULT_REGION", g.Region)

@@ -57,9 +57,11 @@ type app struct {
 	flags  settings.Flags
 	opts   options
 	cached *settings.Settings // by settings()
-	client *control.Client    // by dial()
-	spawn  *os.Process        // the daemon that we started, nil if we did not
-	ending int                // the process of a daemon that hung up on us, 0 if none did
+	// badFile is why config.toml is not in cached, nil where it is.
+	badFile error
+	client  *control.Client // by dial()
+	spawn   *os.Process     // the daemon that we started, nil if we did not
+	ending  int             // the process of a daemon that hung up on us, 0 if none did
 }
 
 // getenv returns a variable, blank ones as unset.
@@ -74,9 +76,19 @@ func (a *app) rawenv(name string) string {
 	return ""
 }
 
+// settings are decided once. A broken config.toml does not take from a
+// person what a daemon serves that read a good one: the command goes on
+// without the file, and only what needs the file fails (starting a daemon, a
+// profile that nothing else names).
 func (a *app) settings() (*settings.Settings, error) {
 	if a.cached == nil {
 		s, err := settings.Load(a.flags, a.rawenv)
+		var bad *settings.Error
+		if errors.As(err, &bad) && bad.File != "" {
+			if without, e := settings.LoadWithoutFile(a.flags, a.rawenv); e == nil {
+				s, err, a.badFile = without, nil, bad
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -97,6 +109,7 @@ func (a *app) finish(answer hot.Answer) (code int, done bool) {
 	switch {
 	case answer.Document != nil:
 		code = a.printDocument(answer.Document)
+		answer.Close()
 		if control.Older(hot.DaemonVersion(answer.Hello), a.Version) {
 			a.replaceOlder()
 		}
@@ -112,7 +125,7 @@ func (a *app) finish(answer hot.Answer) (code int, done bool) {
 	switch {
 	case !done:
 		return 0, false
-	case errors.As(err, &wire) && wire.Code == control.CodeInteraction && a.mayAsk("auto"):
+	case errors.As(err, &wire) && wire.Code == control.CodeInteraction && a.mayAsk(a.getenv("KEYFOB_INTERACTIVE")):
 		return 0, false // and this time the daemon is told that somebody is here
 	case err != nil:
 		return a.fail(what, err), true

@@ -63,6 +63,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("XDG_DATA_HOME", filepath.Join(home, "data"))
 			e.Setenv("DATA", filepath.Join(home, "data", "keyfob"))
 			e.Setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/dev/null")
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each program takes a second with -race
 			e.Defer(func() { stopFakes(e.WorkDir) })
 			return os.MkdirAll(filepath.Join(home, "data", "keyfob"), 0o700)
 		},

@@ -70,6 +70,13 @@ func (l *lineReader) ready() bool {
 	return bytes.IndexByte(l.buf[l.start:l.end], '\n') >= 0
 }
 
+// take puts what is there already into the buffer, without waiting.
+func (l *lineReader) take(c Conn) {
+	l.makeRoom()
+	n, _ := tryRead(c, l.buf[l.end:]) // the end of input will be read again by next
+	l.end += n
+}
+
 func (l *lineReader) makeRoom() {
 	if l.start == l.end {
 		l.start, l.end = 0, 0

@@ -56,10 +56,7 @@ func (s *ServerConn) Handshake(mine Hello) (Hello, error) {
 	s.held = append(line, '\n')
 	s.mu.Unlock()
 
-	if err := s.conn.SetReadDeadline(time.Now().Add(HelloTimeout)); err != nil {
-		return Hello{}, err
-	}
-	got, err := s.lines.next()
+	got, err := s.next(HelloTimeout)
 	if err != nil {
 		return Hello{}, err
 	}
@@ -78,21 +75,31 @@ func (s *ServerConn) Handshake(mine Hello) (Hello, error) {
 	return theirs, nil
 }
 
+// next returns the next line, waiting at most timeout (0: without end). What
+// is there already, as a request mostly is when its connection has been
+// judged, is had without a deadline: setting one wakes another thread.
+func (s *ServerConn) next(timeout time.Duration) ([]byte, error) {
+	if !s.lines.ready() {
+		s.lines.take(s.conn)
+	}
+	if !s.lines.ready() {
+		var deadline time.Time
+		if timeout > 0 {
+			deadline = time.Now().Add(timeout)
+		}
+		if err := s.conn.SetReadDeadline(deadline); err != nil {
+			return nil, err
+		}
+	}
+	return s.lines.next()
+}
+
 // ReadRequest returns the next request, waiting at most timeout (0: without
 // end). Answers that come too late for their prompt are passed over. Errors:
 // io.EOF when the client has gone, os.ErrDeadlineExceeded, ErrLineTooLong.
 func (s *ServerConn) ReadRequest(timeout time.Duration) (Request, error) {
-	var deadline time.Time
-	if timeout > 0 {
-		deadline = time.Now().Add(timeout)
-	}
 	for {
-		if !s.lines.ready() {
-			if err := s.conn.SetReadDeadline(deadline); err != nil {
-				return Request{}, err
-			}
-		}
-		line, err := s.lines.next()
+		line, err := s.next(timeout)
 		if err != nil {
 			return Request{}, err
 		}
@@ -161,7 +168,7 @@ func (s *ServerConn) send(line []byte) error {
 		line = append(s.held, line...)
 		s.held = nil
 	}
-	if len(line) == 0 {
+	if line = line[tryWrite(s.conn, line):]; len(line) == 0 {
 		return nil
 	}
 	if err := s.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {

@@ -28,6 +28,17 @@ type Answer struct {
 	Hello, Reply []byte
 	TimedOut     bool
 	PID          int // the process that listens, as the kernel says
+
+	close func() // nil where there is nothing to close
+}
+
+// Close closes the connection of an answer with a Document. A process that
+// ends at once need not: it would wake the daemon before the answer is
+// printed.
+func (a Answer) Close() {
+	if a.close != nil {
+		a.close()
+	}
 }
 
 // DaemonVersion takes the version out of a daemon's Hello, "" if it is not

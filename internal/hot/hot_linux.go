@@ -1,6 +1,7 @@
 package hot
 
 import (
+	"runtime"
 	"syscall"
 	"unsafe"
 )
@@ -8,6 +9,10 @@ import (
 // replyWait is how long the daemon is waited for, in seconds: a little more
 // than it takes, and less than the minute of the SDKs.
 const replyWait = 59
+
+// maxSpins bounds how often the answer is looked for before it is waited for:
+// about a tenth of a millisecond.
+const maxSpins = 200
 
 // Ask asks the daemon that runs for the credentials that args (without the
 // program's name) name, if they are `credential-process` with no other flags
@@ -22,20 +27,32 @@ func Ask(args, env []string) Answer {
 	if err != nil {
 		return Answer{}
 	}
-	defer func() { _ = syscall.Close(fd) }()
 	limit := syscall.Timeval{Sec: replyWait}
 	if syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &limit) != nil || // also connect's
 		syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &limit) != nil ||
 		syscall.Connect(fd, &syscall.SockaddrUnix{Name: socket}) != nil {
+		_ = syscall.Close(fd)
 		return Answer{}
 	}
 	// As package control does: the server is our own user or root. It knows
 	// one more, which then has its turn.
 	server, err := syscall.GetsockoptUcred(fd, syscall.SOL_SOCKET, syscall.SO_PEERCRED)
 	if err != nil || server.Uid != 0 && int(server.Uid) != syscall.Geteuid() {
+		_ = syscall.Close(fd)
 		return Answer{}
 	}
-	a := Answer{Asked: true, PID: int(server.Pid)}
+	a := converse(fd, request)
+	a.PID = int(server.Pid)
+	a.close = func() { _ = syscall.Close(fd) }
+	if a.Document == nil {
+		a.Close()
+	}
+	return a
+}
+
+// converse sends the request and reads the two lines of the answer.
+func converse(fd int, request []byte) Answer {
+	a := Answer{Asked: true}
 	if _, err := syscall.Write(fd, request); err != nil {
 		return a
 	}
@@ -50,14 +67,13 @@ func Ask(args, env []string) Answer {
 		// The answer of a warm daemon is there sooner than a sleeping
 		// processor wakes up.
 		flags := 0
-		if spins < 200 {
+		if spins < maxSpins && runtime.NumCPU() > 1 {
 			flags = syscall.MSG_DONTWAIT
 		}
 		n, errno := receive(fd, lines[len(lines):cap(lines)], flags)
 		switch {
 		case errno == syscall.EAGAIN && flags != 0:
 			spins++
-			_, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0)
 			continue
 		case errno == syscall.EINTR:
 			continue

@@ -22,10 +22,13 @@ func Prepare(args, env []string) (request []byte, socket string, ok bool) {
 		return nil, "", false
 	}
 	e := environment(env)
-	for _, name := range []string{"KEYFOB_INTERACTIVE", "KEYFOB_CALL_DEPTH"} {
-		if e.get(name) != "" {
-			return nil, "", false
-		}
+	switch e.get("KEYFOB_INTERACTIVE") { // Ask never has a person asked; wrong settings are refused by others
+	case "", "auto", "never", "always":
+	default:
+		return nil, "", false
+	}
+	if e.get("KEYFOB_CALL_DEPTH") != "" {
+		return nil, "", false
 	}
 	if socket, ok = e.socket(); !ok || len(socket) > 107 { // sun_path less the NUL
 		return nil, "", false

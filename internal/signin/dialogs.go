@@ -1,0 +1,94 @@
+//go:build linux || darwin
+
+package signin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// secondsLeft is how long the question still stands, for programs that
+// close their window themselves: where we are killed, they may stay.
+func secondsLeft(ctx context.Context) int {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return int(askLimit.Seconds())
+	}
+	return max(1, int(time.Until(end).Seconds()+0.999))
+}
+
+// exitOf is the exit code of a program that ended by itself, with what it
+// wrote on standard error; -1 otherwise.
+func exitOf(err error) (code int, stderr string) {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return -1, ""
+	}
+	return exit.ExitCode(), string(exit.Stderr)
+}
+
+// noDisplay recognises what GTK says when it was not let in. It ends with
+// the same code as for a dialog that was closed.
+func noDisplay(stderr string) bool {
+	s := strings.ToLower(stderr)
+	return strings.Contains(s, "cannot open display") || strings.Contains(s, "failed to open display") || strings.Contains(s, "unable to init server")
+}
+
+// askZenity asks in a dialog of GTK. In its text an underscore marks a key
+// and a backslash is an escape.
+func askZenity(ctx context.Context, p prompt) (string, error) {
+	text := strings.NewReplacer(`\`, `\\`, "_", "__").Replace(p.body() + "\n" + p.label)
+	out, err := output(ctx, "", "zenity", "--entry", "--hide-text", "--title="+p.title, "--text="+text,
+		"--timeout="+strconv.Itoa(secondsLeft(ctx)))
+	switch code, stderr := exitOf(err); {
+	case code == 1 && !noDisplay(stderr):
+		return "", errRefused
+	case code == 1:
+		return "", fmt.Errorf("%w: it can't open the display", errNobody)
+	case code == 5:
+		return "", errors.New("nobody answered")
+	}
+	return out, err
+}
+
+// askKdialog asks in a dialog of KDE. In its text a backslash is an escape.
+func askKdialog(ctx context.Context, p prompt) (string, error) {
+	text := strings.ReplaceAll(p.body()+"\n"+p.label, `\`, `\\`)
+	out, err := output(ctx, "", "kdialog", "--title", p.title, "--password", text)
+	if code, _ := exitOf(err); code == 1 {
+		return "", errRefused
+	}
+	return out, err
+}
+
+// askOsascript asks in a dialog of macOS. The script is on standard input,
+// so that what it says is in no argument list.
+func askOsascript(ctx context.Context, p prompt) (string, error) {
+	script := `try
+	activate
+end try
+try
+	set shown to display dialog ` + appleQuoted(p.body()+"\n"+p.label) + ` with title ` + appleQuoted(p.title) + ` default answer "" with hidden answer buttons {"Cancel", "OK"} default button "OK" cancel button "Cancel" giving up after ` + strconv.Itoa(secondsLeft(ctx)) + `
+	if gave up of shown then return "late"
+	return "value:" & text returned of shown
+on error number -128
+	return "refused"
+end try
+`
+	out, err := output(ctx, script, "osascript", "-")
+	if err != nil {
+		return "", err
+	}
+	if value, ok := strings.CutPrefix(out, "value:"); ok {
+		return value, nil
+	}
+	if strings.TrimSpace(out) == "refused" {
+		return "", errRefused
+	}
+	return "", errors.New("nobody answered")
+}

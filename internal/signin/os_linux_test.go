@@ -1,0 +1,3 @@
+package signin
+
+const isLinux = true
