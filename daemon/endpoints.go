@@ -74,7 +74,6 @@ func (d *daemon) containerServer(l net.Listener, hosts []string, unidentified bo
 		Broker:            d,
 		Grants:            d.grants,
 		Check:             d.checkGrant,
-		RoleARN:           d.roleARN,
 		AllowUnidentified: unidentified,
 		Log:               log,
 	})
@@ -110,17 +109,6 @@ func (d *daemon) learnFacts() {
 		}
 		e.facts.Store(f)
 	}
-}
-
-func (d *daemon) roleARN(profile string) string {
-	if snap, ok := d.broker.Peek(profile); ok && snap.RoleARN != "" {
-		return snap.RoleARN
-	}
-	p, err := d.resolve(profile)
-	if err != nil {
-		return ""
-	}
-	return lastRole(p)
 }
 
 func lastRole(p *profiles.Profile) string {

@@ -146,7 +146,7 @@ func (c *container) serve(x *exchange, profile string) *fault {
 			return denied(err)
 		}
 	}
-	snapshot, f := x.get(profile, x.grant.ID)
+	snapshot, f := x.get(profile)
 	if f != nil {
 		return f
 	}

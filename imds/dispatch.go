@@ -228,9 +228,13 @@ func (s *Server) serveList(x *exchange, n *node) *fault {
 
 // get asks the broker for a profile, waiting at most as long as this
 // endpoint's clients do. What it returns may be handed out.
-func (x *exchange) get(profile, grant string) (*cred.Snapshot, *fault) {
+func (x *exchange) get(profile string) (*cred.Snapshot, *fault) {
 	ctx := &waiting{Context: x.r.Context(), deadline: x.now.Add(x.s.wait)}
-	snapshot, err := x.s.broker.Get(ctx, cred.Request{Caller: x.caller, Profile: profile, Grant: grant, Via: x.s.via})
+	r := cred.Request{Caller: x.caller, Profile: profile, Via: x.s.via}
+	if x.grant != nil {
+		r.Grant, r.RoleARN, r.Implicit = x.grant.ID, x.grant.RoleARN, x.grant.Implicit
+	}
+	snapshot, err := x.s.broker.Get(ctx, r)
 	ctx.end()
 	if err != nil {
 		return nil, faultOf(err, x.s.as, x.now)

@@ -239,7 +239,7 @@ func (m *metadata) serveCredentials(x *exchange, kept *atomic.Pointer[rendered],
 	if x.param != facts.RoleName {
 		return x.unknown()
 	}
-	snapshot, f := x.get(m.profile, "")
+	snapshot, f := x.get(m.profile)
 	if f != nil {
 		m.forget() // what is not served any more is not kept
 		return f
@@ -312,7 +312,7 @@ func (m *metadata) account(x *exchange, f *Facts) (string, *fault) {
 	if f.AccountID != "" {
 		return f.AccountID, nil
 	}
-	snapshot, fault := x.get(m.profile, "")
+	snapshot, fault := x.get(m.profile)
 	if fault != nil {
 		return "", fault
 	}

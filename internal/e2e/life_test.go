@@ -249,6 +249,35 @@ done`
 	}
 }
 
+// TestOneMoreRole: --role-arn puts a role on top of a profile, at each exit,
+// and the grant of exec keeps it.
+func TestOneMoreRole(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.addKeys("base")
+	r := w.must(nil, "exec", "entry", "--role-arn", deployARN, "--", "sh", "-c",
+		`curl -sSf -H "Authorization: $(cat "$AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")" "$AWS_CONTAINER_CREDENTIALS_FULL_URI"`)
+	if !strings.Contains(r.out, deployARN) {
+		t.Errorf("exec --role-arn gave %q", r.out[:min(len(r.out), 60)])
+	}
+	d := w.parse(w.must(nil, "credential-process", "--profile", "entry", "--role-arn", deployARN))
+	if !strings.Contains(r.out, d.AccessKeyId) {
+		t.Error("credential-process and exec have different sessions of one role")
+	}
+	var x struct {
+		Chain []struct {
+			Kind    string
+			RoleARN string `json:"role_arn"`
+		}
+	}
+	if err := json.Unmarshal([]byte(w.must(nil, "explain", "entry", "--role-arn", deployARN, "--json").out), &x); err != nil {
+		t.Fatal(err)
+	}
+	if last := x.Chain[len(x.Chain)-1]; last.RoleARN != deployARN {
+		t.Errorf("explain --role-arn ends in %+v", last)
+	}
+}
+
 // TestNothingIsReadableAtRest: after a life with secrets, no file of the
 // person's home and no log shows one.
 func TestNothingIsReadableAtRest(t *testing.T) {
