@@ -43,7 +43,7 @@ type Grant struct {
 	// with that. 0 for every other grant.
 	ExecPID   int    `json:"exec_pid,omitempty"`
 	ExecStart uint64 `json:"exec_start,omitempty"`
-	// RoleARN is one more role on top of its profile, as --role-arn says;
+	// RoleARN is the role that --role-arn named, in place of the profile's;
 	// Implicit that no flag named the profile. Both are cred.Request's.
 	RoleARN   string    `json:"role_arn,omitempty"`
 	Implicit  bool      `json:"implicit,omitempty"`

@@ -71,7 +71,7 @@ type Request struct {
 	// daemon's own AWS_ACCESS_KEY_ID or AWS_ROLE_ARN come first
 	// (CONTRACT.md §4).
 	Implicit bool
-	RoleARN  string // one more role on top, "" for none
+	RoleARN  string // by --role-arn, in place of the profile's own; "" for none
 	Region   string // overrides the profile's, "" for none
 	Policy   string // session policy of the endpoint or grant, "" for none
 	Grant    string // id of the grant that opened the endpoint and that the caller may use, "" for none

@@ -249,18 +249,18 @@ done`
 	}
 }
 
-// TestOneMoreRole: --role-arn puts a role on top of a profile, at each exit,
-// and the grant of exec keeps it.
+// TestOneMoreRole: --role-arn on a profile without a role takes the profile's
+// own credentials as its source, at each exit, and the grant of exec keeps it.
 func TestOneMoreRole(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.addKeys("base")
-	r := w.must(nil, "exec", "entry", "--role-arn", deployARN, "--", "sh", "-c",
+	r := w.must(nil, "exec", "base", "--role-arn", entryARN, "--", "sh", "-c",
 		`curl -sSf -H "Authorization: $(cat "$AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")" "$AWS_CONTAINER_CREDENTIALS_FULL_URI"`)
-	if !strings.Contains(r.out, deployARN) {
+	if !strings.Contains(r.out, entryARN) {
 		t.Errorf("exec --role-arn gave %q", r.out[:min(len(r.out), 60)])
 	}
-	d := w.parse(w.must(nil, "credential-process", "--profile", "entry", "--role-arn", deployARN))
+	d := w.parse(w.must(nil, "credential-process", "--profile", "base", "--role-arn", entryARN))
 	if !strings.Contains(r.out, d.AccessKeyId) {
 		t.Error("credential-process and exec have different sessions of one role")
 	}
@@ -270,10 +270,10 @@ func TestOneMoreRole(t *testing.T) {
 			RoleARN string `json:"role_arn"`
 		}
 	}
-	if err := json.Unmarshal([]byte(w.must(nil, "explain", "entry", "--role-arn", deployARN, "--json").out), &x); err != nil {
+	if err := json.Unmarshal([]byte(w.must(nil, "explain", "base", "--role-arn", entryARN, "--json").out), &x); err != nil {
 		t.Fatal(err)
 	}
-	if last := x.Chain[len(x.Chain)-1]; last.RoleARN != deployARN {
+	if last := x.Chain[len(x.Chain)-1]; last.RoleARN != entryARN {
 		t.Errorf("explain --role-arn ends in %+v", last)
 	}
 }

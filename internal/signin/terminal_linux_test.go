@@ -117,24 +117,39 @@ func (c *console) modes() unix.Termios {
 
 func (c *console) echoes() bool { return c.modes().Lflag&unix.ECHO != 0 }
 
-// start runs cmd with the console as its controlling terminal and nothing
-// else of it.
+// start runs cmd with the console as its controlling terminal and none of
+// its standard streams.
 func (c *console) start(cmd *exec.Cmd) (out, errs *bytes.Buffer) {
+	c.t.Helper()
+	out, errs = &bytes.Buffer{}, &bytes.Buffer{}
+	cmd.Stdout, cmd.Stderr = out, errs
+	c.login(cmd)
+	return out, errs
+}
+
+// login runs cmd with the console as its controlling terminal, and as its
+// standard streams where they are not set.
+func (c *console) login(cmd *exec.Cmd) {
 	c.t.Helper()
 	tty, err := os.OpenFile(c.name, os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	defer tty.Close()
-	out, errs = &bytes.Buffer{}, &bytes.Buffer{}
-	cmd.Stdout, cmd.Stderr = out, errs
+	for _, std := range []*io.Writer{&cmd.Stdout, &cmd.Stderr} {
+		if *std == nil {
+			*std = tty
+		}
+	}
+	if cmd.Stdin == nil {
+		cmd.Stdin = tty
+	}
 	cmd.ExtraFiles = append(cmd.ExtraFiles, tty)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 2 + len(cmd.ExtraFiles)}
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(func() { _ = cmd.Process.Kill() })
-	return out, errs
 }
 
 func ended(cmd *exec.Cmd, out, errs *bytes.Buffer) result {
@@ -208,9 +223,9 @@ func TestTerminalAfterAStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The shell is there for its job control.
-	cmd := exec.Command("bash", "--norc", "-m", "-c", `"$EXE" ask < question > answer; echo stopped-$? > /dev/tty; fg > /dev/tty; echo done-$? > /dev/tty`)
+	cmd := exec.Command("bash", "--norc", "-m", "-c", `"$EXE" ask < question > answer; echo stopped-$?; fg; echo done-$?`)
 	cmd.Env, cmd.Dir = append(d.env, "EXE="+exe), d.dir
-	out, errs := c.start(cmd)
+	c.login(cmd)
 	c.eventually("no echo", func() bool { return !c.echoes() })
 	c.expect("keyfob needs")
 	c.typed("\x1a")
@@ -218,7 +233,7 @@ func TestTerminalAfterAStop(t *testing.T) {
 	c.eventually("the question is asked again", func() bool { return strings.Count(c.text(), "keyfob needs") >= 2 && !c.echoes() })
 	c.typed("123456\n")
 	c.expect("done-0")
-	ended(cmd, out, errs)
+	_ = cmd.Wait()
 	if d.file("answer") != `{"value":"123456"}`+"\n" || strings.Contains(c.text(), "123456") {
 		t.Errorf("%q %q", d.file("answer"), c.text())
 	}
@@ -235,11 +250,11 @@ func TestTerminalOfAnotherProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("bash", "--norc", "-m", "-c", `echo '{"kind":"mfa"}' > q; "$EXE" ask < q > answer 2> errs & wait %1; echo ended-$? > /dev/tty`)
+	cmd := exec.Command("bash", "--norc", "-m", "-c", `echo '{"kind":"mfa"}' > q; "$EXE" ask < q > answer 2> errs & wait %1; echo ended-$?`)
 	cmd.Env, cmd.Dir = append(d.env, "EXE="+exe), d.dir
-	out, errs := c.start(cmd)
+	c.login(cmd)
 	c.expect("ended-3")
-	ended(cmd, out, errs)
+	_ = cmd.Wait()
 	if d.file("answer") != "" || !strings.Contains(d.file("errs"), "nobody can be reached") {
 		t.Errorf("%q %q", d.file("answer"), d.file("errs"))
 	}
@@ -253,7 +268,7 @@ func TestPinentryCurses(t *testing.T) {
 	if err != nil {
 		t.Skip("skipped: pinentry-curses is not installed")
 	}
-	for name, c := range map[string]struct{ typed, value string }{"code": {"123456\r", "123456"}, "escape": {"12\x1b", "-"}, "nothing": {"\r", "-"}} {
+	for name, c := range map[string]struct{ typed, value string }{"code": {"123456\r", "123456"}, "cancel": {"12\t\t\r", "-"}, "nothing": {"\r", "-"}} {
 		for _, where := range []string{"own", "GPG_TTY"} {
 			t.Run(name+" "+where, func(t *testing.T) {
 				t.Parallel()
