@@ -2,11 +2,15 @@ package cli
 
 import (
 	"encoding/json"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sort"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -42,48 +46,178 @@ func TestHotAgrees(t *testing.T) {
 		"KEYFOB_INTERACTIVE": {"", "never", "auto", "always", "perhaps"}, "KEYFOB_CALL_DEPTH": {"", "0", "1"}, "KEYFOB_CONFIG": paths,
 		"KEYFOB_EXEC_FILES": {"", "", "", "/a"}, "OTHER": texts,
 	}
-	var names []string
-	for name := range values {
-		names = append(names, name)
-	}
-	taken := 0
-	rapid.Check(t, func(r *rapid.T) {
-		env := []string{"HOME=/home/u", "XDG_CONFIG_HOME=" + filepath.Join(dir, "none")}
-		for _, name := range rapid.SliceOfN(rapid.SampledFrom(names), 0, 6).Draw(r, "names") {
-			env = append(env, name+"="+rapid.SampledFrom(values[name]).Draw(r, name))
+	var settings []string // NAME=VALUE
+	for name, all := range values {
+		for _, value := range all {
+			settings = append(settings, name+"="+value)
 		}
-		args := []string{"credential-process"}
-		args = append(args, rapid.SliceOfN(rapid.SampledFrom([]string{"p", "--profile=p", "--region=r", "--role-arn=arn:x", "--region", "r", "", "--json", "é", "--profile="}), 0, 3).Draw(r, "args")...)
+	}
+	sort.Strings(settings)
+	taken := 0
+	try := func(args []string, set ...string) {
+		t.Helper()
+		env := append([]string{"HOME=/home/u", "XDG_CONFIG_HOME=" + filepath.Join(dir, "none")}, set...)
 		request, socket, ok := hot.Prepare(args, env)
 		if !ok {
 			return // it may always leave it to us
 		}
 		taken++
-
 		a := &app{Process: Process{Environ: env}}
 		in, err := a.parse(args)
 		if err != nil {
-			r.Fatalf("%q %q: hot takes what is refused: %v", args, env, err)
+			t.Fatalf("%q %q: hot takes what is refused: %v", args, set, err)
+		}
+		if a.inLoop() {
+			t.Fatalf("%q: hot takes what is a loop", set)
 		}
 		c, err := a.context(in)
 		if err != nil {
-			r.Fatalf("%q %q: hot takes what is refused: %v", args, env, err)
+			t.Fatalf("%q %q: hot takes what is refused: %v", args, set, err)
 		}
 		c.MayAsk = false
 		if s, _ := a.settings(); s.Socket != socket {
-			r.Fatalf("%q: hot uses the socket %s, settings %s", env, socket, s.Socket)
+			t.Fatalf("%q: hot uses the socket %s, settings %s", set, socket, s.Socket)
 		}
 		params, err := json.Marshal(control.CredentialsParams{Context: c})
 		if err != nil {
-			r.Fatal(err)
+			t.Fatal(err)
 		}
 		if want := `{"keyfob":1}` + "\n" + `{"id":1,"method":"credentials","params":` + string(params) + "}\n"; string(request) != want {
-			r.Fatalf("%q %q:\nhot asks %s\nwant     %s", args, env, request, want)
+			t.Fatalf("%q %q:\nhot asks %s\nwant     %s", args, set, request, want)
 		}
+	}
+	words := []string{"p", "--profile=p", "--profile", "--region=r", "--role-arn=arn:x", "--region", "r", "", "--json", "é", "--profile=", "--", "-h"}
+	for _, one := range words {
+		try([]string{"credential-process", one})
+		for _, two := range words {
+			try([]string{"credential-process", one, two})
+			for _, three := range words {
+				try([]string{"credential-process", one, two, three})
+			}
+		}
+	}
+	for i, one := range settings {
+		try([]string{"credential-process"}, one)
+		for _, two := range settings[i:] {
+			try([]string{"credential-process"}, one, two)
+		}
+	}
+	// Six variables and more at once.
+	rapid.Check(t, func(r *rapid.T) {
+		try([]string{"credential-process", "p"}, rapid.SliceOfN(rapid.SampledFrom(settings), 6, 12).Draw(r, "settings")...)
 	})
-	t.Logf("taken %d times", taken)
-	if taken == 0 {
-		t.Error("hot never took anything")
+	if taken < 1000 {
+		t.Errorf("hot took only %d", taken)
+	}
+}
+
+// What a daemon may answer, and how.
+func TestHotAnswers(t *testing.T) {
+	const hello = `{"keyfob":1,"version":"x","pid":1}` + "\n"
+	const doc = `{"Version":1,"AccessKeyId":"A","SecretAccessKey":"S{}\"\\","SessionToken":"t"}`
+	const reply = `{"id":1,"result":` + doc + "}\n"
+	long := `{"Version":1,"AccessKeyId":"A","SecretAccessKey":"S","SessionToken":"` + strings.Repeat("t", 60<<10) + `"}`
+	for name, c := range map[string]struct {
+		pieces   []string
+		document string
+		reply    string
+	}{
+		"at once":       {[]string{hello + reply}, doc, strings.TrimSpace(reply)},
+		"in pieces":     {[]string{hello[:10], hello[10:], reply[:30], reply[30:]}, doc, strings.TrimSpace(reply)},
+		"long":          {[]string{hello + `{"id":1,"result":` + long + "}\n"}, long, `{"id":1,"result":` + long + `}`},
+		"an error":      {[]string{hello + `{"id":1,"error":{"code":"denied","message":"m"}}` + "\n"}, "", `{"id":1,"error":{"code":"denied","message":"m"}}`},
+		"an event":      {[]string{hello + `{"id":1,"event":"notice","notice":"n"}` + "\n"}, "", `{"id":1,"event":"notice","notice":"n"}`},
+		"more behind":   {[]string{hello + `{"id":1,"result":` + doc + `,"more":"x"}` + "\n"}, "", `{"id":1,"result":` + doc + `,"more":"x"}`},
+		"another order": {[]string{hello + `{"result":` + doc + `,"id":1}` + "\n"}, "", `{"result":` + doc + `,"id":1}`},
+		"protocol 2":    {[]string{`{"keyfob":2,"version":"x"}` + "\n" + reply}, "", strings.TrimSpace(reply)},
+		"hello alone":   {[]string{hello}, "", ""},
+		"half a reply":  {[]string{hello + reply[:40]}, "", ""},
+		"nothing":       {nil, "", ""},
+		"no end":        {[]string{strings.Repeat("x", 3<<20)}, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHome(t)
+			socket := filepath.Join(h.dir, "s")
+			l, err := net.Listen("unix", socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				defer conn.Close()
+				_, _ = conn.Read(make([]byte, 4096))
+				for _, piece := range c.pieces {
+					_, _ = conn.Write([]byte(piece))
+					time.Sleep(2 * time.Millisecond)
+				}
+			}()
+			a := hot.Ask([]string{"credential-process", "p"}, []string{"HOME=" + h.dir, "KEYFOB_SOCKET=" + socket})
+			a.Close()
+			_ = l.Close()
+			<-done
+			if !a.Asked || string(a.Document) != c.document || string(a.Reply) != c.reply || a.TimedOut {
+				t.Errorf("got %v, %.200q, %.200q, %v", a.Asked, a.Document, a.Reply, a.TimedOut)
+			}
+		})
+	}
+	if a := hot.Ask([]string{"credential-process", "p"}, []string{"HOME=/home/u", "KEYFOB_SOCKET=/nowhere/s"}); a.Asked {
+		t.Error("it asked nobody")
+	}
+}
+
+// A server that another user put in the daemon's place is told nothing, on
+// either path.
+func TestServerOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to be another user")
+	}
+	h := newHome(t)
+	other := filepath.Join(h.dir, "other")
+	if err := os.MkdirAll(other, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for path, mode := range map[string]os.FileMode{h.dir: 0o755, other: 0o777} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(self)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(h.dir, "keyfobd"), program, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(other, "s")
+	cmd := exec.Command(filepath.Join(h.dir, "keyfobd"), "run", "--data-dir", other, "--socket", socket)
+	cmd.Dir, cmd.Env = "/", h.env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 54321, Gid: 54321}}
+	if err := cmd.Start(); err != nil {
+		t.Skipf("cannot be another user here: %v", err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	h.eventually("the other user listens", func() bool {
+		st, err := os.Stat(socket)
+		return err == nil && st.Mode().Type() == os.ModeSocket
+	})
+	for _, args := range [][]string{{"credential-process", "a"}, {"list"}} {
+		cmd := h.command(args...)
+		cmd.Env = append(cmd.Env, "KEYFOB_SOCKET="+socket)
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "cannot trust "+socket) {
+			t.Errorf("%v: %v, %s", args, err, out)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(other, "asked")); err == nil {
+		t.Errorf("it was asked %s", b)
 	}
 }
 

@@ -111,5 +111,31 @@ func document(hello, reply []byte) []byte {
 	if !hasPrefix(hello, `{"keyfob":1,`) || !hasPrefix(reply, before+begin) || !hasSuffix(reply, `"}`+after) {
 		return nil
 	}
-	return reply[len(before) : len(reply)-len(after)]
+	d := reply[len(before) : len(reply)-len(after)]
+	if !isObject(d) {
+		return nil
+	}
+	return d
+}
+
+// isObject reports whether b, which begins with a brace, ends with the one
+// that closes it: a later daemon may say more behind its result.
+func isObject(b []byte) bool {
+	depth, quoted := 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{':
+			depth++
+		case c == '}':
+			if depth--; depth == 0 {
+				return i == len(b)-1
+			}
+		}
+	}
+	return false
 }
