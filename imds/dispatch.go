@@ -26,7 +26,7 @@ const (
 )
 
 // exchange is one request with what the dispatcher knows of it. A
-// connection has one, used anew for each request; nothing keeps it longer.
+// connection has one, used anew for each request.
 type exchange struct {
 	s      *Server
 	w      http.ResponseWriter

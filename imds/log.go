@@ -7,20 +7,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"keyfob/internal/logging"
 	"keyfob/internal/peer"
-)
-
-// Names of log fields.
-const (
-	fieldEndpoint = "endpoint"
-	fieldListen   = "listen"
-	fieldPath     = "path"
-	fieldProfile  = "profile"
-	fieldProgram  = "program"
-	fieldReason   = "reason"
-	fieldStatus   = "status"
-	fieldUID      = "uid"
-	fieldError    = "error"
 )
 
 const (
@@ -51,11 +39,11 @@ type refusalKey struct {
 
 func newNotices(log *logrus.Entry, s *Server) *notices {
 	if log == nil {
-		log = quiet()
+		log = logging.Discard()
 	}
-	fields := logrus.Fields{fieldEndpoint: s.via.Kind, fieldListen: s.via.Listen}
+	fields := logrus.Fields{logging.Endpoint: s.via.Kind + " " + s.via.Listen}
 	if s.profile != "" {
-		fields[fieldProfile] = s.profile
+		fields[logging.Profile] = s.profile
 	}
 	return &notices{
 		log:      log.WithFields(fields),
@@ -89,7 +77,7 @@ func (n *notices) path(path string, c peer.Caller) {
 			program = p.Exe
 		}
 	}
-	n.log.WithFields(logrus.Fields{fieldPath: path, fieldUID: c.UID, fieldProgram: program}).Info("unknown path asked for")
+	n.log.WithFields(logrus.Fields{logging.Path: path, logging.Caller: c.UID, logging.Program: program}).Info("unknown path asked for")
 }
 
 // refused logs why a request got no answer.
@@ -109,7 +97,7 @@ func (n *notices) refused(f *fault, c peer.Caller, now time.Time) {
 	n.mu.Unlock()
 	if !known {
 		n.log.WithFields(logrus.Fields{
-			fieldStatus: f.status, fieldReason: f.reason, fieldUID: c.UID, fieldProgram: c.Exe,
+			logging.Status: f.status, logging.Reason: f.reason, logging.Caller: c.UID, logging.Program: c.Exe,
 		}).Info("request refused")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,6 +85,15 @@ func TestUnidentified(t *testing.T) {
 	}
 }
 
+// TestNoUser: a caller without a user is nobody, whatever the look-up says.
+func TestNoUser(t *testing.T) {
+	t.Parallel()
+	address := metadataServer(t, func(c *MetadataConfig) { c.identify = someone(""); c.IMDSv1 = true })
+	if a := get(t, address, credentialsPath); a.status != 403 {
+		t.Errorf("%+v", a)
+	}
+}
+
 // TestRealPeer: who calls is asked of the kernel, once for a connection.
 func TestRealPeer(t *testing.T) {
 	t.Parallel()
@@ -98,13 +108,13 @@ func TestRealPeer(t *testing.T) {
 	}
 	resolver := peer.NewResolver()
 	defer resolver.Close()
-	looked := 0
+	var looked atomic.Int64
 	address := metadataServer(t, func(c *MetadataConfig) {
 		c.Broker = broker
-		c.identify = func(n net.Conn) (peer.Caller, error) { looked++; return resolver.Of(n) }
+		c.identify = func(n net.Conn) (peer.Caller, error) { looked.Add(1); return resolver.Of(n) }
 	})
 	token := newToken(t, address)
-	looked = 0
+	looked.Store(0)
 	c := dial(t, address)
 	defer c.Close()
 	for range 3 {
@@ -112,8 +122,8 @@ func TestRealPeer(t *testing.T) {
 			t.Fatalf("%+v", a)
 		}
 	}
-	if looked != 1 {
-		t.Errorf("looked %d times at one connection", looked)
+	if n := looked.Load(); n != 1 {
+		t.Errorf("looked %d times at one connection", n)
 	}
 	for _, a := range asked {
 		if a.UID != fmt.Sprint(os.Getuid()) || a.Via != "tcp" {
@@ -304,11 +314,15 @@ func TestUnknownPathsLogged(t *testing.T) {
 		t.Errorf("logged %d unknown paths", n)
 	}
 	noSecret(t, "the log", text)
-	var line struct{ Level, Path, UID, Program, Endpoint, Listen, Profile string }
+	var line struct {
+		Level, Path, Endpoint, Profile string
+		UID                            string `json:"caller_uid"`
+		Program                        string `json:"caller_program"`
+	}
 	if err := json.Unmarshal([]byte(strings.SplitN(text, "\n", 2)[0]), &line); err != nil {
 		t.Fatal(err)
 	}
-	if line.Level != "info" || line.Path != "/latest/meta-data/public-keys/" || line.Endpoint != "imds" || line.Listen != address || line.Profile != "dev" || line.UID != peer.Self() {
+	if line.Level != "info" || line.Path != "/latest/meta-data/public-keys/" || line.Endpoint != "imds "+address || line.Profile != "dev" || line.UID != peer.Self() {
 		t.Errorf("the line is %+v", line)
 	}
 	if self, err := os.Executable(); runtime.GOOS == "linux" && (err != nil || line.Program != self) {

@@ -21,9 +21,9 @@ type phase uint8
 
 const (
 	phaseStart   phase = iota // between two requests: none of the next
-	phaseFed                  // one piece, which is kept as candidate
-	phaseServing              // the candidate is being answered
-	phaseLost                 // pieces and requests are not one to one
+	phaseFed                  // some of a request, maybe all
+	phaseServing              // that request is being answered
+	phaseLost                 // it can't be told any more where requests begin
 )
 
 // maxCandidate bounds what is kept of a request, in bytes.
@@ -32,40 +32,49 @@ const maxCandidate = 2 << 10
 // repeater is the part of a connection that recognises its last request.
 type repeater struct {
 	phase     phase
-	second    bool   // a request has been seen: most connections have one, which is not worth a copy
-	whole     bool   // the piece of phaseFed is one head of a request, and nothing else
-	candidate []byte // that piece, from the second request on
+	second    bool   // a request was answered: most connections have one, which is not worth a copy
+	whole     bool   // what was fed is the head of one request, and nothing else
+	candidate []byte // what was fed; empty for a first request that came whole
 	// ready says that candidate was answered with what again judges.
 	ready bool
 }
 
-// feed notes a piece that is about to be given to net/http; c.mu is held.
+// feed notes bytes that are about to be given to net/http; c.mu is held. A
+// request often comes as one byte and the rest, because net/http tries to
+// read a byte while it writes an answer.
 func (p *repeater) feed(b []byte) {
 	p.ready = false
-	if p.phase != phaseStart || len(b) > maxCandidate {
+	switch {
+	case p.phase == phaseStart:
+		p.phase, p.whole, p.candidate = phaseFed, whole(b), p.candidate[:0]
+		if p.second || !p.whole { // net/http changes names of headers where they stand: a copy is needed now
+			p.candidate = append(p.candidate, b...)
+		}
+	case p.phase == phaseFed && !p.whole:
+		p.candidate = append(p.candidate, b...)
+		p.whole = whole(p.candidate)
+	default:
 		p.phase = phaseLost
-		return
 	}
-	p.phase, p.whole = phaseFed, whole(b)
-	if p.second { // net/http changes the case of names where they stand: a copy is needed now
-		p.candidate = append(p.candidate[:0], b...)
+	if len(p.candidate) > maxCandidate {
+		p.phase, p.candidate = phaseLost, nil
 	}
-	p.second = true
 }
 
 // begin notes that a handler starts; c.mu is held.
 func (p *repeater) begin() {
-	if p.phase == phaseFed {
+	if p.phase == phaseFed && p.whole {
 		p.phase = phaseServing
 	} else {
-		p.phase = phaseLost // a request that came with another one, or in pieces
+		p.phase = phaseLost // there is something behind the request: a body, or another one
 	}
+	p.second = true
 }
 
 // end notes that the handler has answered, and whether that may be repeated.
 // c.mu is held.
 func (p *repeater) end(repeatable bool) {
-	if p.phase != phaseServing || !p.whole {
+	if p.phase != phaseServing {
 		p.phase = phaseLost
 		return
 	}
@@ -118,6 +127,7 @@ func (c *conn) answerAgain() bool {
 	if body == nil {
 		return false
 	}
+	c.server.repeated.Add(1)
 	if second := now.Unix(); second != c.dateAt {
 		c.dateAt, c.date = second, now.UTC().AppendFormat(c.date[:0], http.TimeFormat)
 	}

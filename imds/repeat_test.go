@@ -42,8 +42,7 @@ func TestWhole(t *testing.T) {
 	}
 }
 
-// repeats runs a server and tells how many of its connections have repeated
-// an answer.
+// repeats runs a server and tells how many answers it has repeated.
 func repeats(t *testing.T, change func(*MetadataConfig)) (address string, repeated func() int) {
 	tokens := access.NewTokens([32]byte{1})
 	cfg := MetadataConfig{
@@ -53,26 +52,13 @@ func repeats(t *testing.T, change func(*MetadataConfig)) (address string, repeat
 	change(&cfg)
 	s := NewMetadata(cfg)
 	address = start(t, s)
-	return address, func() int {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		n := 0
-		for c := range s.conns {
-			c.mu.Lock() // what was written before the last Read began is seen
-			if cap(c.out) > 0 {
-				n++
-			}
-			for _, b := range c.out[:cap(c.out)] {
-				if b != 0 {
-					t.Error("an answer was not cleared")
-					break
-				}
-			}
-			c.mu.Unlock()
-		}
-		return n
-	}
+	return address, func() int { return int(s.repeated.Load()) }
 }
+
+// maxTries is when a test gives up waiting for an answer to be repeated. A
+// request of which net/http got a byte early is not, and that is a matter of
+// luck.
+const maxTries = 5000
 
 // TestRepeated: the answers to the same bytes are the same, whoever gave
 // them.
@@ -91,7 +77,7 @@ func TestRepeated(t *testing.T) {
 		if first.status != 200 {
 			t.Fatal(first.status)
 		}
-		for range 10 {
+		for n := 0; n < 10 || repeated() == 0 && n < maxTries; n++ {
 			a := c.send(t, "GET", r)
 			if _, err := time.Parse("Mon, 02 Jan 2006 15:04:05 GMT", a.header.Get("Date")); err != nil {
 				t.Error(err)
@@ -107,7 +93,7 @@ func TestRepeated(t *testing.T) {
 				t.Errorf("repeated answer is %+v, want %+v", a, first)
 			}
 		}
-		if repeated() != 1 {
+		if repeated() == 0 {
 			t.Error("nothing was repeated")
 		}
 	}
@@ -142,28 +128,34 @@ func TestRepeatJudges(t *testing.T) {
 		}
 	}
 	const good = "ASIAEXAMPLEEXAMPLE12"
-	expect("at first", 200, good)
-	if repeated() != 1 {
-		t.Fatal("nothing was repeated")
+	again := func() {
+		t.Helper()
+		before := repeated()
+		for n := 0; repeated() == before; n++ {
+			if expect("good", 200, good); n > maxTries {
+				t.Fatal("nothing is repeated any more")
+			}
+		}
 	}
+	again()
 	generation++
 	expect("after a logout", 401, "Unauthorized")
 	generation--
-	expect("again", 200, good)
+	again()
 	current = access.NewTokens([32]byte{2})
 	expect("with another key", 401, "Unauthorized")
 	current = nil
 	expect("without a key", 401, "Unauthorized")
 	current = tokens
-	expect("again", 200, good)
+	again()
 	rule = cred.ErrDenied
 	expect("refused by the rules", 403, "Forbidden")
 	rule = nil
-	expect("again", 200, good)
+	again()
 	facts.RoleName = "other"
 	expect("another role", 404, "Not Found")
 	facts.RoleName = testRole
-	expect("again", 200, good)
+	again()
 	for name, e := range map[string]struct {
 		err    error
 		status int
@@ -176,7 +168,7 @@ func TestRepeatJudges(t *testing.T) {
 		broker.get = func(context.Context, cred.Request) (*cred.Snapshot, error) { return nil, e.err }
 		expect(name, e.status, e.text)
 		broker.get = nil
-		expect("again", 200, good)
+		again()
 	}
 	next := *snapshot(time.Hour)
 	next.AccessKeyID = "ASIANEXT"
@@ -209,6 +201,14 @@ func TestRepeatWaits(t *testing.T) {
 		}
 		began := time.Now()
 		if a := c.send(t, "GET", r); a.status != 200 || time.Since(began) != 100*time.Millisecond {
+			t.Errorf("%d after %v", a.status, time.Since(began))
+		}
+		broker.get = func(ctx context.Context, _ cred.Request) (*cred.Snapshot, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		began = time.Now()
+		if a := c.send(t, "GET", r); a.status != 503 || time.Since(began) != 250*time.Millisecond {
 			t.Errorf("%d after %v", a.status, time.Since(began))
 		}
 		broker.get = nil
@@ -321,7 +321,6 @@ func TestRepeatAgrees(t *testing.T) {
 			a.header.Get("Content-Length") == b.header.Get("Content-Length") && (a.header.Get(headerTTL) == "") == (b.header.Get(headerTTL) == "")
 	}
 	random := rand.New(rand.NewPCG(1, 2))
-	seen := 0
 	for range 60 {
 		c := dial(t, address)
 		for range 30 {
@@ -350,12 +349,46 @@ func TestRepeatAgrees(t *testing.T) {
 				}
 			}
 		}
-		seen += repeated()
 		c.Close()
 	}
-	if seen == 0 {
+	if repeated() == 0 {
 		t.Error("nothing was repeated")
 	}
+}
+
+// TestRepeatPieces: only a piece that is one request is taken for one.
+func TestRepeatPieces(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(*MetadataConfig) {}, func(t *testing.T, l *pipeListener, token string, _ func()) {
+		good := request("GET", credentialsPath, pipeAddress, withToken(token))
+		c := l.dial(t)
+		for i, step := range []struct {
+			request string
+			status  int
+		}{{good, 200}, {good + "GET ", 200}, {good + "GET ", 400}} { // "GET GET /latest…"
+			if a := c.send(t, "GET", step.request); a.status != step.status {
+				t.Errorf("with a beginning behind it, request %d: %d", i, a.status)
+			}
+		}
+		c.Close()
+		const cut = 7
+		for times := range 4 {
+			c = l.dial(t)
+			for range times + 1 {
+				if _, err := io.WriteString(c, good[:cut]); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if a := c.send(t, "GET", good[cut:]); a.status != 200 {
+					t.Fatal(a.status)
+				}
+			}
+			if a := c.send(t, "GET", good[cut:]); a.status != 400 {
+				t.Errorf("half a request, after %d whole ones: %d", times+1, a.status)
+			}
+			c.Close()
+		}
+	})
 }
 
 // TestRepeatLoad: many connections that repeat while the server ends lose
@@ -374,6 +407,7 @@ func TestRepeatLoad(t *testing.T) {
 	go func() { done <- s.Run(ctx) }()
 	address := l.Addr().String()
 	r := request("GET", credentialsPath, address, withToken(newToken(t, address)))
+	var open []*conn // guarded by s.mu while the server runs
 	var wg sync.WaitGroup
 	for range 4 {
 		c := dial(t, address)
@@ -395,6 +429,11 @@ func TestRepeatLoad(t *testing.T) {
 					return
 				}
 				if n == 200 {
+					s.mu.Lock()
+					for c := range s.conns {
+						open = append(open, c)
+					}
+					s.mu.Unlock()
 					cancel()
 				}
 			}
@@ -403,5 +442,10 @@ func TestRepeatLoad(t *testing.T) {
 	wg.Wait()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+	for _, c := range open {
+		if out := c.out[:cap(c.out)]; len(out) == 0 || strings.Trim(string(out), "\x00") != "" {
+			t.Errorf("an answer was not cleared: %d bytes", len(out))
+		}
 	}
 }

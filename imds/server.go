@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"net"
 	"net/http"
@@ -60,7 +59,8 @@ type Server struct {
 	forget            func()                                              // drops whatever holds a secret
 	log               *notices
 	ttl               atomic.Pointer[seconds]
-	draining          atomic.Bool // no answer is repeated any more
+	repeated          atomic.Uint64 // answers, for tests
+	draining          atomic.Bool   // no answer is repeated any more
 
 	wg    sync.WaitGroup // one for each connection
 	mu    sync.Mutex     // guards conns
@@ -123,7 +123,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.wg.Wait()
 	if err := s.peers.Close(); err != nil {
-		s.log.log.WithField(fieldError, err.Error()).Warn("cannot close what identifies callers")
+		s.log.log.WithField(logrus.ErrorKey, err.Error()).Warn("cannot close what identifies callers")
 	}
 	return failure
 }
@@ -218,7 +218,7 @@ func (s *Server) identifyPeer(c *conn) {
 type errorLog struct{ n *notices }
 
 func (e errorLog) Write(p []byte) (int, error) {
-	e.n.log.WithField(fieldError, string(trimmed(p))).Warn("the HTTP server complains")
+	e.n.log.WithField(logrus.ErrorKey, string(trimmed(p))).Warn("the HTTP server complains")
 	return len(p), nil
 }
 
@@ -227,11 +227,4 @@ func trimmed(p []byte) []byte {
 		p = p[:len(p)-1]
 	}
 	return p
-}
-
-// quiet is the logger of a server that was given none.
-func quiet() *logrus.Entry {
-	l := logrus.New()
-	l.SetOutput(io.Discard)
-	return logrus.NewEntry(l)
 }

@@ -19,15 +19,8 @@ func (l *link) attempt(ctx context.Context, f *flight) (*cred.Snapshot, error) {
 	}
 	if !f.force {
 		l.restore(ctx, f)
-		now := time.Now()
-		if p := l.cur.Load(); l.good(p, now) {
-			until := p.stale
-			if f.mode == modeAuto {
-				until = p.due
-			}
-			if p.age(now, l.b.skew.Load()) < until {
-				return p.snap, nil
-			}
+		if snap := l.enough(f); snap != nil {
+			return snap, nil
 		}
 	}
 	var base *cred.Snapshot
@@ -37,7 +30,10 @@ func (l *link) attempt(ctx context.Context, f *flight) (*cred.Snapshot, error) {
 			return nil, &belowError{err}
 		}
 	}
-	c, err := l.fetch(ctx, f, base)
+	c, snap, err := l.fetch(ctx, f, base)
+	if snap != nil {
+		return snap, nil
+	}
 	if refused, ended := baseRefused(err); refused && base != nil {
 		next, nerr := l.below.replace(ctx, base, ended, want{mode: f.mode, profile: f.profile})
 		switch {
@@ -46,7 +42,9 @@ func (l *link) attempt(ctx context.Context, f *flight) (*cred.Snapshot, error) {
 			// failure of this link, which has called AWS.
 			return nil, nerr
 		case nerr == nil && !sameKeys(next, base):
-			c, err = l.fetch(ctx, f, next)
+			if c, snap, err = l.fetch(ctx, f, next); snap != nil {
+				return snap, nil
+			}
 		}
 	}
 	if err != nil {
@@ -62,7 +60,8 @@ func (l *link) attempt(ctx context.Context, f *flight) (*cred.Snapshot, error) {
 		// rather than kept in memory, so that a corrected secret counts.
 		return &cred.Snapshot{Credentials: c, Fetched: now.Round(0).UTC()}, nil
 	}
-	p := newPublished(c, now, now, l.b.skewNow(), src.Interactive())
+	skew := l.b.skewNow()
+	p := newPublished(c, now, now.Add(skew), now, skew, src.Interactive())
 	if !l.publish(f, p) {
 		return nil, errForgotten
 	}
@@ -73,18 +72,47 @@ func (l *link) attempt(ctx context.Context, f *flight) (*cred.Snapshot, error) {
 	return p.snap, nil
 }
 
-// fetch makes the one call of an attempt, within its own deadline, which
-// begins when there is room for it. A link that may wait for a person needs
-// no room: people are not many.
-func (l *link) fetch(ctx context.Context, f *flight, base *cred.Snapshot) (c cred.Credentials, err error) {
+// enough returns the session that makes f's call unnecessary, or nil.
+func (l *link) enough(f *flight) *cred.Snapshot {
+	now := time.Now()
+	p := l.cur.Load()
+	if f.force || !l.good(p, now) {
+		return nil
+	}
+	until := p.stale
+	if f.mode == modeAuto {
+		until = p.due
+	}
+	if p.age(now, l.b.skew.Load()) >= until {
+		return nil
+	}
+	return p.snap
+}
+
+// fetch makes the one call of an attempt when there is room for it. A link
+// that may wait for a person needs no room: people are not many. It returns
+// a session instead where, after waiting, the call is no longer needed: what
+// looked like the end of all sessions may have been our clock, as the first
+// answer tells.
+func (l *link) fetch(ctx context.Context, f *flight, base *cred.Snapshot) (cred.Credentials, *cred.Snapshot, error) {
 	spec, src := l.source()
 	if kept(spec.Kind) && !src.Interactive() {
 		up := upstreamOf(src, l.key)
 		if err := l.b.gate.enter(ctx, up, !l.good(l.cur.Load(), time.Now())); err != nil {
-			return cred.Credentials{}, err
+			return cred.Credentials{}, nil, err
 		}
 		defer l.b.gate.leave(up)
+		if snap := l.enough(f); snap != nil {
+			return cred.Credentials{}, snap, nil
+		}
 	}
+	c, err := l.call(ctx, f, base)
+	return c, nil, err
+}
+
+// call calls the source within the attempt's own deadline.
+func (l *link) call(ctx context.Context, f *flight, base *cred.Snapshot) (c cred.Credentials, err error) {
+	spec, src := l.source()
 	limit := cred.FetchTimeout
 	if src.Interactive() {
 		limit = l.b.cfg.SigninTimeout
@@ -184,7 +212,7 @@ func (l *link) publish(f *flight, p *published) bool {
 	}
 	l.cur.Store(p)
 	l.had = true
-	l.restored = true // an older record must not replace it
+	l.restored, l.lapsed = true, false // an older record must not replace it
 	return true
 }
 

@@ -380,12 +380,14 @@ func (b *Broker) applySkew(d time.Duration) {
 	} else {
 		b.log.WithField("skew", d.String()).Warn("the clock differs from that of AWS")
 	}
+	now := time.Now()
 	for _, l := range b.activeLinks() {
 		l.mu.Lock()
 		if p := l.cur.Load(); p != nil {
-			l.cur.Store(p.withSkew(d))
+			l.cur.Store(p.withSkew(d, now))
 		}
 		l.mu.Unlock()
+		l.clockMoved()
 	}
 	b.pokeMinder()
 }

@@ -47,6 +47,7 @@ type link struct {
 	flight   *flight // the attempt under way or asked for, or nil
 	epoch    uint64  // raised when the session is forgotten
 	restored bool    // the vault was asked in this life
+	lapsed   bool    // what it had has ended, by the clock as it was
 	had      bool    // there has been a session in this life
 	ended    bool    // the refresher has returned
 
@@ -288,7 +289,7 @@ func (l *link) forget(restorable bool) {
 	l.cur.Store(nil)
 	l.unsaved.Store(false)
 	l.had = false
-	l.restored = !restorable
+	l.restored, l.lapsed = !restorable, false
 	l.failures, l.retryAt, l.offline = 0, time.Time{}, ""
 	l.autoFails, l.autoAt = 0, time.Time{}
 	l.lastErr, l.asked = nil, nil

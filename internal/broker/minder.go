@@ -206,15 +206,22 @@ func (b *Broker) dropIdle(now time.Time) {
 }
 
 // voidSkew forgets what is known of AWS's clock once ours was set or stood
-// still: the next answer tells it anew.
+// still: the next answer tells it anew. What had ended by the old clock may
+// not have by the new one.
 func (b *Broker) voidSkew(last, now time.Time) {
+	if !jumped(last, now) {
+		return
+	}
+	for _, l := range b.activeLinks() {
+		l.clockMoved()
+	}
 	if b.skew.Load() == 0 {
 		return
 	}
 	b.mu.Lock()
 	learnt := b.skewAt
 	b.mu.Unlock()
-	if jumped(last, now) && jumped(learnt, now) {
+	if jumped(learnt, now) {
 		b.applySkew(0)
 	}
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -23,7 +24,9 @@ type model struct {
 	last    map[string]held // what each profile was given last
 	locked  bool
 	failing bool
+	cut     bool // there is no way to AWS
 	person  bool
+	blind   int // restarts that may have lost that a person was told
 	events  int // that may cost calls beyond the hourly ones
 	begin   time.Time
 }
@@ -84,7 +87,7 @@ func (m *model) get(t *rapid.T) {
 	if strings.Contains(err.Error(), canary) {
 		t.Fatalf("a secret in %q", err)
 	}
-	if had && h.end.After(now) && !m.locked {
+	if had && h.end.After(now) && !m.locked && m.r.b.skewNow() == m.clock() {
 		t.Fatalf("%s: %v, though a session lasts for another %v", p, err, h.end.Sub(now))
 	}
 	if n := m.r.w.count("assume-role") + m.r.w.count("session-token"); n > calls+4 {
@@ -92,11 +95,53 @@ func (m *model) get(t *rapid.T) {
 	}
 	// With AWS up and nobody needed there is no excuse but a pause, which
 	// Wake ends.
-	if !m.failing && !m.locked && (m.person && ask || p == "a") {
+	if !m.failing && !m.cut && !m.locked && (m.person && ask || p == "a") {
 		m.r.b.Wake("")
 		if _, err := m.r.getAs(p, ask, time.Hour); err != nil {
 			t.Fatalf("%s: %v, though nothing is wrong", p, err)
 		}
+	}
+}
+
+// link is the active link of profile's chain at index i, or nil.
+func (m *model) link(profile string, i int) *link {
+	if m.set[profile] == nil {
+		return nil
+	}
+	return m.r.b.links[keysOf(m.set[profile].Chain)[i]]
+}
+
+// fresh is login without --force.
+func (m *model) fresh(t *rapid.T) {
+	m.T = t
+	p := m.profile()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+	defer cancel()
+	_, err := m.r.b.Fresh(ctx, cred.Request{Caller: self, Profile: p, MayAsk: true})
+	switch {
+	case m.set[p] == nil:
+	case err == nil:
+		if l := m.link(p, 1); p != "a" && l.endsSoon(time.Now()) {
+			t.Fatalf("%s: signed in, and it ends soon", p)
+		}
+	case !m.failing && !m.cut && !m.locked && (m.person || p == "a"):
+		t.Fatalf("%s: %v, though nothing is wrong", p, err)
+	}
+}
+
+// back opens the way: within 10 s what waited for it alone is fresh.
+func (m *model) back(t *rapid.T) {
+	m.T = t
+	l := m.link("a", 1)
+	waited := l != nil && l.offline != "" && l.retryAt.After(time.Now()) && m.r.w.probed("sts") > 0
+	m.cut = false
+	m.r.w.setWay("sts", true)
+	time.Sleep(10 * time.Second)
+	if !waited || m.failing || m.locked || l != m.link("a", 1) {
+		return
+	}
+	if _, err := m.r.get("a"); err != nil {
+		t.Fatalf("10 s after the network: %v", err)
 	}
 }
 
@@ -147,6 +192,46 @@ func TestModel(t *testing.T) {
 					m.failing = false
 					m.r.w.setFail(nil)
 				},
+				"cut": func(t *rapid.T) {
+					m.cut = true
+					m.r.w.setWay("sts", false)
+					m.r.w.mu.Lock()
+					m.r.w.dial = rapid.SampledFrom([]time.Duration{0, 10 * time.Second}).Draw(t, "dial")
+					m.r.w.mu.Unlock()
+					time.Sleep(6 * time.Second) // for a probe to see it
+				},
+				"back":  m.back,
+				"fresh": m.fresh,
+				"jump": func(t *rapid.T) {
+					// Our clock is set; the next answer tells.
+					m.r.b.skew.Add(rapid.Int64Range(-int64(30*time.Hour), int64(30*time.Hour)).Draw(t, "by"))
+					time.Sleep(time.Minute)
+					m.r.b.SetSkew(m.clock())
+					m.events++
+				},
+				"restart ahead": func(t *rapid.T) {
+					// A daemon that starts before the clock is set right.
+					m.r.stop()
+					m.r.start(m.set)
+					m.r.b.skew.Store(int64(m.clock()) + rapid.Int64Range(1, int64(40*time.Hour)).Draw(t, "by"))
+					if m.locked {
+						m.drop("a", "b", "c", "base")
+						m.blind++
+					}
+					before := m.last
+					m.last = map[string]held{} // what is taken for ended is not served
+					m.r.w.setFail(networkDown)
+					for p := range m.set {
+						_, _ = m.r.get(p)
+					}
+					if !m.failing {
+						m.r.w.setFail(nil)
+					}
+					m.last = before
+					m.r.b.SetSkew(m.clock())
+					m.r.b.Wake("")
+					m.events++
+				},
 				"person": func(t *rapid.T) { person(rapid.Bool().Draw(t, "there")) },
 				"reload": func(t *rapid.T) {
 					m.events++
@@ -168,6 +253,7 @@ func TestModel(t *testing.T) {
 					m.r.b.skew.Store(int64(m.clock())) // which stands for the wall clock
 					if m.locked {
 						m.drop("a", "b", "c", "base") // what could not be written is gone
+						m.blind++
 					}
 					m.events++
 				},
@@ -216,6 +302,9 @@ func TestModel(t *testing.T) {
 						if n := m.r.w.count(link); float64(n) > 75*hours+float64(20*m.events)+100 {
 							t.Fatalf("%s: %d calls in %.1f hours", link, n, hours)
 						}
+					}
+					if n, most := len(m.r.announced()), m.r.w.count("session-token")+m.blind; n > most {
+						t.Fatalf("%d announcements of %d sessions", n, most)
 					}
 					if strings.Contains(m.r.logged(), canary) {
 						t.Fatal("a secret is in the log")

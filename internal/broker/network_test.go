@@ -125,7 +125,7 @@ func TestFlappingNetwork(t *testing.T) {
 		if n := r.w.count("assume-role"); n > 700 {
 			t.Errorf("%d calls in an hour of 300 changes", n)
 		}
-		if n := r.w.probed("sts"); n > 720 {
+		if n := r.w.probed("sts"); n > 721 {
 			t.Errorf("%d probes in an hour", n)
 		}
 	})

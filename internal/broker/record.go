@@ -29,8 +29,9 @@ type record struct {
 	AccessKeyID     string    `json:"access_key_id"`
 	SecretAccessKey string    `json:"secret_access_key"`
 	SessionToken    string    `json:"session_token"`
-	Expires         time.Time `json:"expires"` // by AWS's clock
-	Fetched         time.Time `json:"fetched"` // by ours
+	Expires         time.Time `json:"expires"`       // by AWS's clock
+	Fetched         time.Time `json:"fetched"`       // by ours
+	From            time.Time `json:"from,omitzero"` // the same by AWS's
 	AccountID       string    `json:"account_id,omitempty"`
 	RoleARN         string    `json:"role_arn,omitempty"`
 	Announced       bool      `json:"announced,omitempty"` // a person was told of its end
@@ -45,7 +46,7 @@ func encodeRecord(spec *profiles.Link, p *published) (cred.Secret, error) {
 		AccessKeyID:     p.snap.AccessKeyID,
 		SecretAccessKey: p.snap.SecretAccessKey.Reveal(),
 		SessionToken:    p.snap.SessionToken.Reveal(),
-		Expires:         p.raw.UTC(), Fetched: p.snap.Fetched,
+		Expires:         p.raw.UTC(), Fetched: p.snap.Fetched, From: p.from,
 		AccountID: p.snap.AccountID, RoleARN: p.snap.RoleARN,
 		Announced: p.told.Load(),
 	})
@@ -130,17 +131,47 @@ func (l *link) restore(ctx context.Context, f *flight) {
 		l.discard(ctx, f)
 		return
 	}
-	if rec.Expires.Sub(rec.Fetched) <= maxLifetime || spec.Kind == profiles.KindProcess {
-		p := newPublished(rec.credentials(), rec.Fetched, time.Now(), l.b.skewNow(), src.Interactive())
-		p.told.Store(rec.Announced)
-		if p.left > 0 {
-			if l.publish(f, p) {
-				l.log().WithField("expires", p.snap.Expires).Info("session taken from the vault")
-			}
-			return
-		}
+	skew := l.b.skewNow()
+	from := rec.From
+	if from.IsZero() {
+		from = rec.Fetched.Add(skew)
 	}
-	l.discard(ctx, f)
+	if rec.Expires.Sub(from) > maxLifetime && spec.Kind != profiles.KindProcess {
+		l.log().Warn("session record is ignored: it claims to last longer than any session of AWS")
+		return
+	}
+	p := newPublished(rec.credentials(), rec.Fetched, from, time.Now(), skew, src.Interactive())
+	p.kept = true
+	p.told.Store(rec.Announced)
+	if p.left <= 0 {
+		// Left to the sweep: it may be our clock that is wrong.
+		l.setLapsed(f)
+		return
+	}
+	if l.publish(f, p) {
+		l.log().WithField("expires", p.snap.Expires).Info("session taken from the vault")
+	}
+}
+
+// setLapsed notes that the vault has a session that has ended by our clock.
+func (l *link) setLapsed(f *flight) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.epoch == f.epoch {
+		l.lapsed = true
+	}
+}
+
+// clockMoved lets the vault be asked again for a session that had ended by
+// the clock as it was: a machine may start with a wrong clock, and what cost
+// a code must not be lost to that.
+func (l *link) clockMoved() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lapsed {
+		l.lapsed, l.restored = false, false
+		l.asked = nil
+	}
 }
 
 // setRestored notes that the vault has been asked.

@@ -17,7 +17,7 @@ const (
 	// lull is the least time between two looks of the minder at more than
 	// crowd links, so that a thousand attempts which end together cost a few
 	// looks and not a thousand.
-	lull  = 250 * time.Millisecond
+	lull  = time.Second
 	crowd = 64
 
 	// idleAfter is how long an entry that nobody asks for stays active.
@@ -111,6 +111,7 @@ func backoff(n int) time.Duration {
 type published struct {
 	snap *cred.Snapshot
 	raw  time.Time // the end by AWS's clock
+	from time.Time // when fetched, by AWS's clock
 
 	at     time.Time     // when published; its monotonic reading is used
 	atWall int64         // the same by the corrected wall clock, in ns
@@ -119,17 +120,19 @@ type published struct {
 	stale  time.Duration // age at which callers wait for a refresh
 	tell   time.Duration // age at which its end is announced, never if it needs no person
 
+	kept   bool        // from the vault: fetched by a clock of which nothing is known
 	kicked atomic.Bool // a reader has told the minder that it is due
 	told   atomic.Bool // its end was announced; stored with link.mu held
 }
 
 // newPublished judges credentials that end at c.Expires by AWS's clock,
-// fetched at the given time by our own, now, with AWS's clock skew ahead of
-// ours. Those of an interactive link are used to their end.
-func newPublished(c cred.Credentials, fetched, now time.Time, skew time.Duration, interactive bool) *published {
-	p := &published{raw: c.Expires, at: now, atWall: now.UnixNano() + int64(skew)}
+// fetched at the time fetched by our own and from by AWS's, now, with AWS's
+// clock skew ahead of ours. Those of an interactive link are used to their
+// end.
+func newPublished(c cred.Credentials, fetched, from, now time.Time, skew time.Duration, interactive bool) *published {
+	p := &published{raw: c.Expires, from: from.Round(0).UTC(), at: now, atWall: now.UnixNano() + int64(skew)}
 	corrected := time.Unix(0, p.atWall)
-	life := c.Expires.Sub(fetched.Add(skew))
+	life := c.Expires.Sub(from)
 	// A record from the vault whose fetch is ahead of now was fetched by a
 	// clock that has been set back since: no more is left than it had.
 	p.left = min(c.Expires.Sub(corrected), life)
@@ -146,9 +149,18 @@ func newPublished(c cred.Credentials, fetched, now time.Time, skew time.Duration
 }
 
 // withSkew is p with its advertised end moved to another skew. Its age and
-// life are judged as before.
-func (p *published) withSkew(skew time.Duration) *published {
-	q := &published{raw: p.raw, at: p.at, atWall: p.atWall, left: p.left, due: p.due, stale: p.stale, tell: p.tell}
+// life are judged as before, but for one from the vault: it was judged by
+// what was known of the clocks then.
+func (p *published) withSkew(skew time.Duration, now time.Time) *published {
+	if p.kept {
+		c := p.snap.Credentials
+		c.Expires = p.raw
+		q := newPublished(c, p.snap.Fetched, p.from, now, skew, p.due == never)
+		q.kept = true
+		q.told.Store(p.told.Load())
+		return q
+	}
+	q := &published{raw: p.raw, from: p.from, at: p.at, atWall: p.atWall, left: p.left, due: p.due, stale: p.stale, tell: p.tell}
 	q.told.Store(p.told.Load())
 	s := *p.snap
 	s.Expires = p.raw.Add(-skew).UTC()

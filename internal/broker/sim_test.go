@@ -2,8 +2,10 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -14,6 +16,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"keyfob/internal/cred"
 	"keyfob/profiles"
@@ -37,6 +41,7 @@ type sim struct {
 	links   map[string]*simLink
 	answers int
 	probes  int
+	vain    int // that found a way
 	inside  int
 	most    int
 }
@@ -62,14 +67,26 @@ const (
 
 // The weather, by the bubble's time since the beginning.
 
-// cutAt: the last 15 minutes of each hour there is no network.
-func cutAt(t time.Duration) bool { return t%hour >= 45*minute }
+// cutAt: for 15 minutes of each hour there is no network.
+func cutAt(t time.Duration) bool { b := cutBegins(t); return t >= b && t < b+15*minute }
+
+// cutBegins is when the outage of t's hour begins; not the same minute in
+// each, or lifetimes that divide the hour would never or always meet it.
+func cutBegins(t time.Duration) time.Duration {
+	h := t / hour
+	return h*hour + (h*19+5)%45*minute
+}
 
 // hangs: in every other outage connects hang instead of being refused.
 func hangs(t time.Duration) bool { return t/hour%2 == 1 }
 
 // throttledAt: two minutes of every six hours AWS throttles all.
-func throttledAt(t time.Duration) bool { return t%(6*hour) >= 20*minute && t%(6*hour) < 22*minute }
+func throttledAt(t time.Duration) bool { b := throttleBegins(t); return t >= b && t < b+2*minute }
+
+func throttleBegins(t time.Duration) time.Duration {
+	n := t / (6 * hour)
+	return n*6*hour + (n*71+20)%355*minute
+}
 
 // latencyAt: half an hour of every four answers take 20 s.
 func latencyAt(t time.Duration) time.Duration {
@@ -83,9 +100,9 @@ func latencyAt(t time.Duration) time.Duration {
 func calmFrom(t time.Duration) time.Duration {
 	for cutAt(t) || throttledAt(t) {
 		if cutAt(t) {
-			t = t - t%hour + hour
+			t = cutBegins(t) + 15*minute
 		} else {
-			t = t - t%(6*hour) + 22*minute
+			t = throttleBegins(t) + 2*minute
 		}
 	}
 	return t
@@ -109,6 +126,9 @@ func (*simSource) Upstream() string  { return "sts" }
 func (x *simSource) Reach(ctx context.Context) error {
 	x.s.mu.Lock()
 	x.s.probes++
+	if !cutAt(x.s.now()) {
+		x.s.vain++
+	}
 	x.s.mu.Unlock()
 	return x.s.connect(ctx)
 }
@@ -175,9 +195,43 @@ func (x *simSource) Fetch(ctx context.Context, in cred.Input) (cred.Credentials,
 	return cred.Credentials{AccessKeyID: id, SecretAccessKey: simSecret, SessionToken: simToken, Expires: s.begin.Add(l.best)}, nil
 }
 
+// simStore keeps the times of fetching by the wall clock.
+type simStore struct {
+	*store
+	s *sim
+}
+
+func (x simStore) move(v cred.Secret, d time.Duration) cred.Secret {
+	var r record
+	if json.Unmarshal([]byte(v.Reveal()), &r) != nil {
+		return v
+	}
+	r.Fetched = r.Fetched.Add(d)
+	out, _ := json.Marshal(r)
+	return cred.SecretBytes(out)
+}
+
+func (x simStore) wall() time.Duration {
+	x.s.mu.Lock()
+	defer x.s.mu.Unlock()
+	return x.s.wall
+}
+
+func (x simStore) Get(ctx context.Context, name string) (cred.Secret, error) {
+	v, err := x.store.Get(ctx, name)
+	return x.move(v, -x.wall()), err
+}
+
+func (x simStore) Put(ctx context.Context, name string, v cred.Secret) error {
+	return x.store.Put(ctx, name, x.move(v, x.wall()))
+}
+
 // start runs a broker over the store, the one before having ended.
-func (s *sim) start(t *testing.T, st *store, set set, pinned []string) (stop func()) {
-	b := New(Config{Sources: s, Store: st, Rules: rules{}})
+func (s *sim) start(t *testing.T, st cred.Store, set set, pinned []string) (stop func()) {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	log.SetLevel(logrus.PanicLevel)
+	b := New(Config{Sources: s, Store: st, Rules: rules{}, Log: logrus.NewEntry(log)})
 	b.skew.Store(int64(s.wall))
 	b.SetProfiles(set)
 	b.SetActive(pinned)
@@ -258,10 +312,10 @@ func (c *caller) run(t *testing.T, s *sim, end time.Duration) {
 		if c.steady {
 			d = c.mean*9/10 + time.Duration(c.rng.Int64N(int64(c.mean/5)))
 		}
-		time.Sleep(max(d, time.Millisecond))
-		if s.now() > end {
+		if s.now()+d > end-time.Minute {
 			return
 		}
+		time.Sleep(max(d, time.Millisecond))
 		c.call(t, s)
 	}
 }
@@ -311,6 +365,7 @@ again:
 		}
 		return f(to)
 	}
+	lost := n.lost
 	switch {
 	case c.role.best > aws && b.skewNow() == s.aws:
 		n.lost++
@@ -327,7 +382,7 @@ again:
 	default:
 		n.lost++
 	}
-	if n.lost > 0 && len(n.examples) < 5 {
+	if n.lost > lost && len(n.examples) < 5 {
 		n.examples = append(n.examples, fmt.Sprintf("%s at %v, after %v: %v", c.profile, from, to-from, err))
 	}
 }
@@ -348,11 +403,6 @@ func (s *sim) wake(at time.Duration) time.Duration {
 
 // awsAt is AWS's clock at the bubble's time t.
 func (s *sim) awsAt(t time.Duration) time.Duration {
-	for _, x := range s.sleeps {
-		if x.at <= t-0 {
-			t += 0
-		}
-	}
 	sum := t
 	for _, x := range s.sleeps {
 		if x.at <= t {
@@ -458,7 +508,7 @@ func simulate(t *testing.T, end time.Duration) {
 		callers = append(callers, c)
 	}
 
-	st := newStore()
+	st := simStore{newStore(), s}
 	stop := s.start(t, st, all, pinned)
 	var wg sync.WaitGroup
 	for _, c := range callers {
@@ -477,10 +527,10 @@ func simulate(t *testing.T, end time.Duration) {
 			upheaval.Store(false)
 			restarts++
 		}
-		until(12*hour + 50*minute) // in an outage
+		until(cutBegins(12*hour) + 5*minute) // in an outage
 		s.suspend(40 * minute)
 		if d := []time.Duration{0, 3 * hour, 0, -3 * hour, 26 * hour, 0, -26 * hour}[day%7]; d != 0 {
-			until(15*hour + 31*minute)
+			until(calmFrom((day*24+15)*hour+31*minute) - day*24*hour + minute)
 			s.jump(d)
 			jumps++
 		}
@@ -490,15 +540,14 @@ func simulate(t *testing.T, end time.Duration) {
 	stop()
 
 	// What the rule needs.
-	calls := func(l *simLink) []time.Duration { return l.asked }
 	over := map[*simLink][]time.Duration{}
 	sessions := &simCount{}
 	total := &simCount{}
 	var lines []string
-	for i, c := range callers {
+	for _, c := range callers {
 		g := c.counts
 		sort.Slice(c.role.asked, func(a, b int) bool { return c.role.asked[a] < c.role.asked[b] })
-		g.ideal += s.ideal(c.role, calls(c.role), end)
+		g.ideal += s.ideal(c.role, c.role.asked, end)
 		g.goodCalls += c.role.good
 		g.badCalls += c.role.bad
 		g.off += c.role.unreached
@@ -506,7 +555,6 @@ func simulate(t *testing.T, end time.Duration) {
 			base.pinned = base.pinned || c.role.pinned
 			over[base] = append(over[base], c.role.asked...)
 		}
-		_ = i
 	}
 	for _, base := range slices.SortedFunc(maps.Keys(over), func(a, b *simLink) int { return strings.Compare(a.name, b.name) }) {
 		asked := over[base]
@@ -534,8 +582,8 @@ func simulate(t *testing.T, end time.Duration) {
 	row("sessions of keys", sessions)
 	total.add(sessions)
 	row("all", total)
-	t.Logf("%v with %d suspends, %d clock jumps, %d restarts; %d probes; at most %d calls at once\n%-20s %4s %8s %7s %4s %4s | %5s %5s %5s %4s %4s | %7s %6s %6s %6s %6s | %8s %6s\n%s",
-		end, len(s.sleeps), jumps, restarts, s.probes, s.most,
+	t.Logf("%v with %d suspends, %d clock jumps, %d restarts; %d probes, %d of them found a way; at most %d calls at once\n%-20s %4s %8s %7s %4s %4s | %5s %5s %5s %4s %4s | %7s %6s %6s %6s %6s | %8s %6s\n%s",
+		end, len(s.sleeps), jumps, restarts, s.probes, s.vain, s.most,
 		"lifetime", "prof", "callers", "waited", "exp", "lost", "net", "thr", "imds", "slow", "clk", "needed", "good", "bad", "ratio", "unrch", "least", "wait",
 		strings.Join(lines, "\n"))
 	if total.expired > 0 || total.lost > 0 {

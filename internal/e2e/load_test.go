@@ -90,20 +90,26 @@ func fetch(c *http.Client, method, url, header, value string) (int, []byte, erro
 	return resp.StatusCode, body, err
 }
 
-// statusText is what an answer of another status says, in one line.
+// statusText is what an answer of another status says, in one line. EC2's
+// page for a status says no more than the status.
 func statusText(status int, body []byte) string {
+	if bytes.HasPrefix(body, []byte("<?xml")) {
+		return fmt.Sprint(status)
+	}
 	return fmt.Sprintf("%d %.150s", status, strings.Join(strings.Fields(string(body)), " "))
 }
 
 // metadataCaller is an IMDSv2 client that keeps its token as SDKs do, until
-// it is refused.
+// it is refused; or, if it is stubborn, whatever happens.
 type metadataCaller struct {
 	url    string // of the endpoint, without a slash at the end
 	role   string
 	client *http.Client
 	kind   string
-	token  string
-	since  time.Time // when it was asked for
+
+	stubborn bool
+	token    string
+	since    time.Time // when it was asked for
 }
 
 func (m *metadataCaller) ask() (a answer) {
@@ -124,7 +130,7 @@ func (m *metadataCaller) ask() (a answer) {
 		a.Err = err.Error()
 	case status != http.StatusOK:
 		a.Err = statusText(status, body)
-		if status == http.StatusUnauthorized {
+		if status == http.StatusUnauthorized && !m.stubborn {
 			m.token = ""
 		}
 	default:

@@ -83,7 +83,7 @@ type interaction struct {
 	live   bool
 	ctx    context.Context // of its prompts; ends when it is over
 	cancel context.CancelFunc
-	shown  bool           // some Prompt of it was started
+	shown  int            // Prompts of it that a person may have seen
 	failed map[*seat]bool // who could not ask it
 	done   chan struct{}  // closed when it is over; then answer and err stand
 	answer cred.Secret
@@ -201,7 +201,7 @@ func (q *Queue) join(key cred.LinkKey, question cred.Question) (*interaction, er
 	}
 	it.live = true
 	it.Waiting = 1
-	it.shown, it.failed = false, nil
+	it.shown, it.failed = 0, nil
 	it.done = make(chan struct{})
 	it.ctx, it.cancel = context.WithCancel(context.Background())
 	q.live = append(q.live, it)
@@ -230,12 +230,15 @@ func (q *Queue) dispatch(p *place) {
 		return
 	}
 	for _, it := range q.live {
+		if !time.Now().Before(it.Expires) {
+			continue // a call of Ask is about to say so
+		}
 		for _, s := range p.seats {
 			if !s.keys[it.Key] || it.failed[s] {
 				continue
 			}
 			p.busy = true
-			it.shown = true
+			it.shown++
 			pending := it.Pending
 			s.prompts.Go(func() { q.prompt(it, pending, s) })
 			return
@@ -268,6 +271,9 @@ func (q *Queue) prompt(it *interaction, pending Pending, s *seat) {
 	case !time.Now().Before(pending.Expires):
 		// a call of Ask is about to say that it expired
 	default:
+		if errors.Is(err, ErrNobody) {
+			it.shown-- // nobody saw it: nothing to cool down from
+		}
 		q.fail(it, s)
 	}
 }
@@ -287,11 +293,15 @@ func (q *Queue) fail(it *interaction, s *seat) {
 // abandon ends a live interaction whose people have all left. It stays
 // recorded: it is still needed. q.mu is held.
 func (q *Queue) abandon(it *interaction) {
-	if it.shown {
+	if it.shown > 0 {
 		q.note(it, "everybody who was asked left without an answer")
 		q.startCoolDown(it.Key, "the question was left without an answer")
 	}
-	q.end(it, cred.Secret{}, q.interactionError(it.Key, it.Question, "whoever was asked left without an answer"))
+	why := "whoever was asked left without an answer"
+	if it.shown == 0 {
+		why = "nobody is there to answer"
+	}
+	q.end(it, cred.Secret{}, q.interactionError(it.Key, it.Question, why))
 	q.record(it)
 }
 
@@ -299,7 +309,7 @@ func (q *Queue) abandon(it *interaction) {
 // last call gave up by its deadline the person let it pass, and asking again
 // at once would only bring the same prompt back. q.mu is held.
 func (q *Queue) leave(it *interaction, deadline bool) {
-	if deadline && it.shown {
+	if deadline && it.shown > 0 {
 		q.startCoolDown(it.Key, "the question was left without an answer")
 	}
 	q.end(it, cred.Secret{}, context.Canceled)

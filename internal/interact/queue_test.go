@@ -344,3 +344,30 @@ func TestNoSecretIsShown(t *testing.T) {
 		}
 	})
 }
+
+// TestNobodyIsNoRefusal: an Answerer that could show nothing to nobody
+// starts no cool-down, and the next one that comes is asked at once.
+func TestNobodyIsNoRefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		key := cred.LinkKey{1}
+		detach := q.Attach([]cred.LinkKey{key}, answererFunc(func(context.Context, Pending) (cred.Secret, error) {
+			return cred.Secret{}, fmt.Errorf("no desktop: %w", ErrNobody)
+		}))
+		var ie *cred.InteractionError
+		if _, err := q.Ask(t.Context(), key, cred.Question{Profile: "p"}); !errors.As(err, &ie) || !strings.Contains(err.Error(), "nobody is there") {
+			t.Errorf("nobody there: %v", err)
+		}
+		detach()
+		defer q.Attach([]cred.LinkKey{key}, answererFunc(func(context.Context, Pending) (cred.Secret, error) {
+			return cred.NewSecret("123456"), nil
+		}))()
+		if v, err := q.Ask(t.Context(), key, cred.Question{Profile: "p"}); err != nil || v.Reveal() != "123456" {
+			t.Errorf("the next one: %v", err)
+		}
+	})
+}
+
+type answererFunc func(context.Context, Pending) (cred.Secret, error)
+
+func (f answererFunc) Prompt(ctx context.Context, p Pending) (cred.Secret, error) { return f(ctx, p) }

@@ -107,22 +107,6 @@ func reach(ctx context.Context, q question) (string, error) {
 	return "", fmt.Errorf("%w: %s", errNobody, strings.Join(why, "; "))
 }
 
-// windowWays orders the dialogs of a desktop. For a code that is worth
-// nothing in half a minute the desktop's own dialog comes first, because
-// pinentry may keep the keyboard and the screen to itself, and the code is
-// often copied from another window. For anything else that is what one
-// wants.
-func windowWays(kind string, kde bool) []string {
-	own, other := wayZenity, wayKdialog
-	if kde {
-		own, other = other, own
-	}
-	if kind == kindMFA {
-		return []string{own, wayPinentry, other}
-	}
-	return []string{wayPinentry, own, other}
-}
-
 // preferring puts the pinentry that the person has chosen by
 // PINENTRY_PROGRAM before everything else.
 func preferring(chosen string, ways []string) []string {

@@ -36,3 +36,19 @@ func usualWays(ctx context.Context, kind string) []string {
 	}
 	return preferring(os.Getenv("PINENTRY_PROGRAM"), ways)
 }
+
+// windowWays orders the dialogs of a desktop. For a code that is worth
+// nothing in half a minute the desktop's own dialog comes first, because
+// pinentry may keep the keyboard and the screen to itself, and the code is
+// often copied from another window. For anything else that is what one
+// wants.
+func windowWays(kind string, kde bool) []string {
+	own, other := wayZenity, wayKdialog
+	if kde {
+		own, other = other, own
+	}
+	if kind == kindMFA {
+		return []string{own, wayPinentry, other}
+	}
+	return []string{wayPinentry, own, other}
+}

@@ -203,24 +203,6 @@ func TestOsascript(t *testing.T) {
 	}
 }
 
-func TestOrderOfWays(t *testing.T) {
-	for _, c := range []struct {
-		kind string
-		kde  bool
-		want string
-	}{
-		{"mfa", false, "zenity pinentry kdialog"}, {"mfa", true, "kdialog pinentry zenity"},
-		{"passphrase", false, "pinentry zenity kdialog"}, {"passphrase", true, "pinentry kdialog zenity"},
-	} {
-		if got := strings.Join(windowWays(c.kind, c.kde), " "); got != c.want {
-			t.Errorf("%+v: %s", c, got)
-		}
-	}
-	if got := strings.Join(preferring("mine", []string{"zenity", "pinentry", "terminal"}), " "); got != "pinentry zenity terminal" {
-		t.Errorf("%s", got)
-	}
-}
-
 // The person's own pinentry comes first, whatever else is there.
 func TestPinentryProgram(t *testing.T) {
 	t.Parallel()
@@ -391,25 +373,6 @@ func TestTheAnswerIsSeenByNobody(t *testing.T) {
 			_ = cmd.Wait()
 			result{code: cmd.ProcessState.ExitCode(), out: out.String(), errs: errs.String()}.want(t, 0, canary)
 		})
-	}
-}
-
-// The dialogs find the bus of the session, or one that fails at once: never
-// none, because then they would start one.
-func TestDialogsAlwaysHaveABusAddress(t *testing.T) {
-	t.Parallel()
-	if !isLinux {
-		t.Skip("skipped: D-Bus is for Linux")
-	}
-	for have, want := range map[string]string{"": noBus, "autolaunch:": noBus, "unix:path=/x/y": "unix:path=/x/y"} {
-		if _, err := os.Stat("/run/user/" + strconv.Itoa(os.Getuid()) + "/bus"); err == nil && want == noBus {
-			continue
-		}
-		d := newDesk(t).display().set("DBUS_SESSION_BUS_ADDRESS="+have).program("zenity", `echo "$DBUS_SESSION_BUS_ADDRESS" > "$DIR/bus"; echo 1`)
-		d.run("ask", mfaQuestion).want(t, 0, "1")
-		if got := strings.TrimSpace(d.file("bus")); got != want {
-			t.Errorf("%q: the dialog has the address %q", have, got)
-		}
 	}
 }
 

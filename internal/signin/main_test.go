@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,42 +44,6 @@ func newDesk(t *testing.T) *desk {
 	d.env = []string{"KEYFOB_SIGNIN_TEST=program", "PATH=" + dir + "/bin", "HOME=" + dir + "/home", "XDG_RUNTIME_DIR=" + dir + "/run", "DIR=" + dir,
 		"TERM=xterm", "LANG=C.UTF-8", "GOTRACEBACK=none", "DBUS_SESSION_BUS_ADDRESS=unix:path=/dev/null"}
 	return d
-}
-
-// set adds or replaces variables.
-func (d *desk) set(kvs ...string) *desk {
-	d.env = append(d.env, kvs...) // the last one counts
-	return d
-}
-
-// display makes the session a graphical one: something answers there.
-func (d *desk) display() *desk {
-	d.t.Helper()
-	l, err := net.Listen("unix", filepath.Join(d.dir, "run", "wayland-7"))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	d.t.Cleanup(func() { _ = l.Close() })
-	return d.set("WAYLAND_DISPLAY=wayland-7")
-}
-
-// program installs a shell script.
-func (d *desk) program(name, script string) *desk {
-	d.t.Helper()
-	if err := os.WriteFile(filepath.Join(d.dir, "bin", name), []byte("#!/bin/sh\n"+script), 0o700); err != nil {
-		d.t.Fatal(err)
-	}
-	return d
-}
-
-// file is what a script has written, "" for nothing.
-func (d *desk) file(name string) string {
-	d.t.Helper()
-	b, err := os.ReadFile(filepath.Join(d.dir, name))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		d.t.Fatal(err)
-	}
-	return string(b)
 }
 
 // command is keyfob-signin with that request on standard input.

@@ -52,16 +52,6 @@ func askPinentryWindow(ctx context.Context, p prompt) (string, error) {
 	return askPinentries(ctx, p, "", names...)
 }
 
-// askPinentryTerminal asks by a pinentry on the terminal.
-func askPinentryTerminal(ctx context.Context, p prompt) (string, error) {
-	tty := terminalName()
-	if tty == "" {
-		return "", fmt.Errorf("%w: there is no terminal", errNobody)
-	}
-	defer keepTerminal(tty)()
-	return askPinentries(ctx, p, tty, "pinentry-curses", "pinentry-tty", "pinentry")
-}
-
 // askPinentries asks by the first of these programs that can.
 func askPinentries(ctx context.Context, p prompt, tty string, names ...string) (string, error) {
 	failed := fmt.Errorf("%w: there is no pinentry", errNobody)
