@@ -64,18 +64,19 @@ type daemon struct {
 	started time.Time
 	uid     string
 
-	socket  *controlSocket
-	dirLock *flock.Flock
-	vault   *keystore.Vault
-	store   *startingStore // the vault, for whoever must wait for the first unlock
-	broker  *broker.Broker
-	queue   *interact.Queue
-	grants  *access.Grants
-	peers   *peer.Resolver
-	pool    *awsclient.Pool // connections to AWS
-	tokens  atomic.Pointer[access.Tokens]
-	rules   atomic.Pointer[access.RuleSet]
-	skew    atomic.Int64 // AWS's clock minus ours in nanoseconds, as last told
+	socket   *controlSocket
+	dirLock  *flock.Flock
+	vault    *keystore.Vault
+	store    *startingStore // the vault, for whoever must wait for the first unlock
+	broker   *broker.Broker
+	queue    *interact.Queue
+	notifier *interact.Notifier // nil where there is no keyfob-signin
+	grants   *access.Grants
+	peers    *peer.Resolver
+	pool     *awsclient.Pool // connections to AWS
+	tokens   atomic.Pointer[access.Tokens]
+	rules    atomic.Pointer[access.RuleSet]
+	skew     atomic.Int64 // AWS's clock minus ours in nanoseconds, as last told
 
 	endpoints []*endpoint
 	exec      execEndpoint
@@ -161,6 +162,7 @@ func newDaemon(opt Options) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.rules.Store(rules)
+	d.notifier = d.newNotifier()
 	d.queue = interact.NewQueue(interact.Config{Expiry: d.s.SignInTimeout, Log: d.log})
 	d.grants = access.OpenGrants(d.store, filepath.Join(d.s.DataDir, "grants"))
 	d.broker = broker.New(broker.Config{
@@ -169,6 +171,7 @@ func newDaemon(opt Options) (_ *daemon, err error) {
 		Asker:         d.queue,
 		Rules:         rules,
 		SigninTimeout: d.s.SignInTimeout,
+		Announce:      d.announce,
 		Log:           d.log,
 	})
 	d.makeServers()
@@ -211,6 +214,15 @@ func (d *daemon) run(ctx context.Context) error {
 	d.group.Go(func() error { return d.serveControl(gctx) })
 	d.group.Go(func() error { d.firstUnlock(gctx); return nil })
 	d.group.Go(func() error { return d.keepHouse(gctx) })
+	if d.notifier != nil {
+		d.group.Go(func() error {
+			<-gctx.Done()
+			ctx, cancel := context.WithTimeout(context.Background(), notifyEnd)
+			defer cancel()
+			d.notifier.Close(ctx)
+			return nil
+		})
+	}
 	d.group.Go(func() error { return d.reloadOnSignal(gctx) })
 	d.group.Go(func() error { d.watchFiles(gctx); return nil })
 

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -30,7 +31,7 @@ type endpoint struct {
 // an address in use is told at the start.
 func (d *daemon) bindEndpoints() error {
 	for _, s := range d.s.Endpoints {
-		l, err := net.Listen("tcp", s.Listen)
+		l, err := imds.Listen(context.Background(), s.Listen)
 		if err != nil {
 			return cannotListen(s.Kind, s.Listen, err)
 		}

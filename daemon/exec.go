@@ -14,6 +14,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"keyfob/imds"
 	"keyfob/internal/access"
 	"keyfob/internal/control"
 	"keyfob/internal/cred"
@@ -27,6 +28,7 @@ import (
 type execEndpoint struct {
 	mu       sync.Mutex // guards listener
 	listener net.Listener
+	server   *imds.Server
 }
 
 // start opens the endpoint if it is not open and returns its address. The
@@ -43,12 +45,12 @@ func (x *execEndpoint) start(d *daemon) (string, error) {
 		return x.listener.Addr().String(), nil
 	}
 	kept := d.keptPort()
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(kept)))
+	l, err := imds.Listen(d.life, net.JoinHostPort("127.0.0.1", strconv.Itoa(kept)))
 	if err != nil && kept != 0 {
 		if d.hasExecGrants() {
 			return "", cannotListen(cred.ViaContainer, net.JoinHostPort("127.0.0.1", strconv.Itoa(kept)), err)
 		}
-		l, err = net.Listen("tcp", "127.0.0.1:0")
+		l, err = imds.Listen(d.life, "127.0.0.1:0")
 	}
 	if err != nil {
 		return "", cannotListen(cred.ViaContainer, "127.0.0.1:0", err)
@@ -59,8 +61,17 @@ func (x *execEndpoint) start(d *daemon) (string, error) {
 	}
 	server := d.containerServer(l, nil, false, d.log.WithFields(logrus.Fields{logging.Endpoint: cred.ViaContainer + " " + l.Addr().String()}))
 	d.group.Go(func() error { return server.Run(d.life) })
-	x.listener = l
+	x.listener, x.server = l, server
 	return l.Addr().String(), nil
+}
+
+// forget drops what the server has rendered.
+func (x *execEndpoint) forget() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.server != nil {
+		x.server.Forget()
+	}
 }
 
 // address is the open endpoint's, "" for none.

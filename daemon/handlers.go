@@ -312,6 +312,12 @@ func (d *daemon) status(c *call) (any, error) {
 		e := control.SessionStatus{Profile: s.Profile, AccessKeyID: s.AccessKeyID, AccountID: s.AccountID, Callers: s.Callers,
 			Expiration: stampText(s.Expires), NextRefresh: stampText(s.NextRefresh)}
 		e.LastError = oneText(s.LastError)
+		if s.NeedsPerson {
+			e.NeedsPerson, e.EndsAt = true, stampText(s.EndsAt)
+			if !s.EndsAt.IsZero() {
+				out.Warnings = append(out.Warnings, fmt.Sprintf("the session of %s needs you before %s: keyfob login %s", s.Profile, stampText(s.EndsAt), s.Profile))
+			}
+		}
 		out.Sessions = append(out.Sessions, e)
 	}
 	for _, p := range d.queue.Pending() {

@@ -156,6 +156,10 @@ func (d *daemon) lock(*call) (any, error) {
 	d.lockedByHand.Store(true)
 	d.vault.Lock()
 	d.broker.ForgetMemory()
+	for _, e := range d.endpoints {
+		e.server.Forget()
+	}
+	d.exec.forget()
 	if err := d.temporaryTokens(); err != nil {
 		return nil, err
 	}

@@ -103,8 +103,7 @@ func (d *daemon) login(c *call) (any, error) {
 	if p.Force {
 		snap, err = d.broker.Refresh(ctx, r)
 	} else {
-		d.broker.Wake(r.Profile)
-		snap, err = d.Get(ctx, r)
+		snap, err = d.broker.Fresh(ctx, r)
 	}
 	if err != nil {
 		var up *cred.UpstreamError

@@ -399,9 +399,9 @@ func (r *RuleSet) CheckGrant(c peer.Caller, g *Grant, profile string, via cred.E
 	case g == nil:
 		return &Denied{Reason: "no grant"}
 	case !g.Covers(profile):
-		return &Denied{Reason: "the grant " + g.ID + " does not name this profile"}
+		return &Denied{Reason: "the grant does not name this profile"} // not its id: it opens a relative grant
 	case !g.AnyUser && (!c.Identified() || c.UID != g.UID):
-		return &Denied{Reason: "the grant " + g.ID + " is another user's"}
+		return &Denied{Reason: "the grant is another user's"}
 	}
 	return r.check(c, profile, via, g.AnyUser)
 }

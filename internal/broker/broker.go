@@ -83,7 +83,7 @@ type Broker struct {
 	closed   bool
 	runCtx   context.Context // of Run
 	swept    time.Time
-	skewAt   time.Time // when the skew was learnt
+	skewAt   time.Time // when AWS told its clock last, zero since ours was set
 }
 
 // New returns a Broker that knows no profile yet. It starts nothing: callers
@@ -365,29 +365,31 @@ func (b *Broker) Chain(r cred.Request) ([]cred.LinkKey, []profiles.Link, error) 
 func (b *Broker) SetSkew(d time.Duration) {
 	now := time.Now()
 	b.mu.Lock()
+	news := b.skewAt.IsZero()
 	b.skewAt = now
 	b.mu.Unlock()
-	b.applySkew(d)
+	b.applySkew(d, news)
 }
 
-func (b *Broker) applySkew(d time.Duration) {
+// applySkew judges and advertises by another skew. told says that it is
+// AWS's word after a time in which nothing was known of its clock: then it
+// counts although it may confirm what was assumed.
+func (b *Broker) applySkew(d time.Duration, told bool) {
 	old := time.Duration(b.skew.Swap(int64(d)))
-	if diff := d - old; diff < time.Second && diff > -time.Second {
+	diff := d - old
+	same := diff < time.Second && diff > -time.Second
+	switch {
+	case same && !told:
 		return
-	}
-	if d == 0 {
+	case same:
+	case d == 0:
 		b.log.Info("the clock is taken for right")
-	} else {
+	default:
 		b.log.WithField("skew", d.String()).Warn("the clock differs from that of AWS")
 	}
 	now := time.Now()
 	for _, l := range b.activeLinks() {
-		l.mu.Lock()
-		if p := l.cur.Load(); p != nil {
-			l.cur.Store(p.withSkew(d, now))
-		}
-		l.mu.Unlock()
-		l.clockMoved()
+		l.judgeBy(d, now, told || !same && d != 0)
 	}
 	b.pokeMinder()
 }

@@ -206,23 +206,19 @@ func (b *Broker) dropIdle(now time.Time) {
 }
 
 // voidSkew forgets what is known of AWS's clock once ours was set or stood
-// still: the next answer tells it anew. What had ended by the old clock may
-// not have by the new one.
+// still: the next answer tells it anew.
 func (b *Broker) voidSkew(last, now time.Time) {
 	if !jumped(last, now) {
 		return
 	}
-	for _, l := range b.activeLinks() {
-		l.clockMoved()
-	}
-	if b.skew.Load() == 0 {
-		return
-	}
 	b.mu.Lock()
-	learnt := b.skewAt
+	void := b.skewAt.IsZero() || jumped(b.skewAt, now)
+	if void {
+		b.skewAt = time.Time{}
+	}
 	b.mu.Unlock()
-	if jumped(learnt, now) {
-		b.applySkew(0)
+	if void && b.skew.Load() != 0 {
+		b.applySkew(0, false)
 	}
 }
 

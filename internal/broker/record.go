@@ -162,13 +162,17 @@ func (l *link) setLapsed(f *flight) {
 	}
 }
 
-// clockMoved lets the vault be asked again for a session that had ended by
-// the clock as it was: a machine may start with a wrong clock, and what cost
-// a code must not be lost to that.
-func (l *link) clockMoved() {
+// judgeBy judges l's session by another skew. Where AWS told it, one from the
+// vault is judged anew, and the vault is asked again for one that had ended:
+// a machine may start with a wrong clock, and what cost a code must not be
+// lost to that. Without AWS's word nothing may last longer for it.
+func (l *link) judgeBy(skew time.Duration, now time.Time, told bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.lapsed {
+	if p := l.cur.Load(); p != nil {
+		l.cur.Store(p.withSkew(skew, now, told))
+	}
+	if told && l.lapsed {
 		l.lapsed, l.restored = false, false
 		l.asked = nil
 	}

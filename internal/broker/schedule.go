@@ -149,10 +149,10 @@ func newPublished(c cred.Credentials, fetched, from, now time.Time, skew time.Du
 }
 
 // withSkew is p with its advertised end moved to another skew. Its age and
-// life are judged as before, but for one from the vault: it was judged by
-// what was known of the clocks then.
-func (p *published) withSkew(skew time.Duration, now time.Time) *published {
-	if p.kept {
+// life are judged as before, but for one from the vault where AWS told the
+// skew: it was judged by what was known of the clocks then.
+func (p *published) withSkew(skew time.Duration, now time.Time, told bool) *published {
+	if p.kept && told {
 		c := p.snap.Credentials
 		c.Expires = p.raw
 		q := newPublished(c, p.snap.Fetched, p.from, now, skew, p.due == never)
@@ -160,7 +160,7 @@ func (p *published) withSkew(skew time.Duration, now time.Time) *published {
 		q.told.Store(p.told.Load())
 		return q
 	}
-	q := &published{raw: p.raw, from: p.from, at: p.at, atWall: p.atWall, left: p.left, due: p.due, stale: p.stale, tell: p.tell}
+	q := &published{raw: p.raw, from: p.from, kept: p.kept, at: p.at, atWall: p.atWall, left: p.left, due: p.due, stale: p.stale, tell: p.tell}
 	q.told.Store(p.told.Load())
 	s := *p.snap
 	s.Expires = p.raw.Add(-skew).UTC()

@@ -275,7 +275,10 @@ func (s *sim) jump(d time.Duration) {
 	told := s.answers != answers
 	s.mu.Unlock()
 	if !told {
-		b.applySkew(wall)
+		b.mu.Lock()
+		b.skewAt = time.Time{}
+		b.mu.Unlock()
+		b.applySkew(wall, false)
 	}
 }
 

@@ -97,7 +97,7 @@ func (a *app) call(ctx context.Context, method string, params, result any, handl
 		if err != nil && !errors.As(err, &wire) {
 			a.hangUp()
 		}
-		if !errors.Is(err, control.ErrGone) || !repeatable(method) || time.Now().After(patience) {
+		if !errors.Is(err, control.ErrGone) || !repeatable(method, params) || time.Now().After(patience) {
 			return err
 		}
 		a.ending = client.ServerPID()
@@ -105,12 +105,16 @@ func (a *app) call(ctx context.Context, method string, params, result any, handl
 	}
 }
 
-// repeatable: methods that may be called twice for one command.
-func repeatable(method string) bool {
+// repeatable: calls that may be made twice for one command. A grant of exec
+// that was made and never heard of ends with our process.
+func repeatable(method string, params any) bool {
 	switch method {
 	case control.MethodCredentials, control.MethodList, control.MethodExplain, control.MethodStatus,
 		control.MethodGrantList, control.MethodVersion, control.MethodUnlock, control.MethodReload:
 		return true
+	case control.MethodGrantAdd:
+		p, ok := params.(control.GrantParams)
+		return ok && p.ForExec
 	}
 	return false
 }

@@ -314,6 +314,10 @@ type SessionStatus struct {
 	LastError   string `json:"last_error,omitempty"`
 	Callers     int    `json:"callers"`
 	Certificate string `json:"certificate,omitempty"`
+	// NeedsPerson: a link of the chain needs a person, now or soon; EndsAt is
+	// when the session ends that a person must renew first.
+	NeedsPerson bool   `json:"needs_person,omitempty"`
+	EndsAt      string `json:"ends_at,omitempty"`
 }
 
 // InteractionStatus is a question that waits for a person.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -35,6 +36,10 @@ const forceLife = 5 * time.Second
 // forceLatency is how long AWS takes to answer AssumeRole: a window for
 // kills, and short enough for two calls in the patience of an IMDS client.
 const forceLatency = 30 * time.Millisecond
+
+// forceRoles is how many roles there are besides entry and deploy, each
+// asked for by a loop of keyfob credential-process.
+const forceRoles = 4
 
 // TestAHundredKills kills the daemon with SIGKILL again and again while
 // programs ask it by every way: in the midst of refreshes, before it is
@@ -84,6 +89,7 @@ type force struct {
 	t      *testing.T
 	rng    *rand.Rand
 	ledger *ledger
+	role   map[string]string // profile to the ARN of its role
 	file   map[string]string // role ARN to the file of its session's record
 	imds   string
 
@@ -136,11 +142,19 @@ func newForce(t *testing.T) *force {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	f := &force{world: w, t: t, rng: rand.New(rand.NewPCG(seed, 0)), ledger: newLedger(w.aws),
-		file: map[string]string{}, latest: map[string]time.Time{}, crowd: map[string]int{}}
+		role: map[string]string{}, file: map[string]string{}, latest: map[string]time.Time{}, crowd: map[string]int{}}
 	serial := "arn:aws:iam::" + fakeaws.DefaultAccount + ":mfa/alice"
 	w.aws.AddRole(fakeaws.RoleSpec{ARN: entryARN, MaxSessionDuration: 43200,
 		Trust: []fakeaws.Trust{{Principals: []string{fakeaws.DefaultAccount}, MFA: true}}})
-	w.write(".aws/config", strings.Replace(w.read(".aws/config"), "[profile base]\n", "[profile base]\nmfa_serial = "+serial+"\n", 1))
+	conf := strings.Replace(w.read(".aws/config"), "[profile base]\n", "[profile base]\nmfa_serial = "+serial+"\n", 1)
+	f.role["entry"], f.role["deploy"] = entryARN, deployARN
+	for i := range forceRoles {
+		name := "r" + strconv.Itoa(i)
+		f.role[name] = w.aws.AddRole(fakeaws.RoleSpec{Account: "222222222222", Name: name, MaxSessionDuration: 43200,
+			Trust: []fakeaws.Trust{{Principals: []string{fakeaws.DefaultAccount}, MFA: true}}})
+		conf += fmt.Sprintf("\n[profile %s]\nrole_arn = %s\nsource_profile = base\n", name, f.role[name])
+	}
+	w.write(".aws/config", conf)
 	w.addKeys("base")
 	w.must([]byte(w.aws.MFACode(serial)+"\n"), "login", "base")
 	before := f.sessionFiles()
@@ -149,8 +163,9 @@ func newForce(t *testing.T) *force {
 	}
 	w.aws.SetLifetime(forceLife) // of what is issued from now on
 	w.aws.SetLatency("AssumeRole", forceLatency)
-	f.learnFile("entry", entryARN)
-	f.learnFile("deploy", deployARN)
+	for _, profile := range slices.SortedFunc(maps.Keys(f.role), func(a, b string) int { return strings.Compare(b, a) }) {
+		f.learnFile(profile) // entry before deploy
+	}
 
 	port := quietPort(t)
 	f.imds = "http://127.0.0.1:" + strconv.Itoa(port)
@@ -169,15 +184,15 @@ func (f *force) sessionFiles() []string {
 }
 
 // learnFile gets a profile's first session and finds the record that is new.
-func (f *force) learnFile(profile, role string) {
+func (f *force) learnFile(profile string) {
 	before := f.sessionFiles()
 	f.credentials(profile)
 	for _, name := range f.sessionFiles() {
 		if !slices.Contains(before, name) {
-			f.file[role] = name
+			f.file[f.role[profile]] = name
 		}
 	}
-	if f.file[role] == "" {
+	if f.file[f.role[profile]] == "" {
 		f.t.Fatalf("the session of %s is not in the vault", profile)
 	}
 }
@@ -200,19 +215,20 @@ func quietPort(t *testing.T) int {
 func (f *force) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	f.leave = cancel
-	for range 3 {
-		f.loop(ctx, &processCaller{w: f.world, profile: "deploy", kind: byProcess}, 60*time.Millisecond)
+	for i := range forceRoles {
+		f.loop(ctx, &processCaller{w: f.world, profile: "r" + strconv.Itoa(i), kind: byProcess}, 120*time.Millisecond)
 	}
+	f.wg.Go(func() { f.count(ctx) })
+	f.startChild()
+	f.up() // before, a temporary key would make the token that one of these keeps
 	for _, c := range []*metadataCaller{
 		{client: httpClient(true), kind: byIMDSKept},
 		{client: httpClient(false), kind: byIMDSFresh},
 		{client: httpClient(true), kind: byIMDSToken, stubborn: true},
 	} {
-		c.url, c.role = f.imds, "deploy"
+		c.url, c.role, c.profile = f.imds, "deploy", "deploy"
 		f.loop(ctx, c, 20*time.Millisecond)
 	}
-	f.wg.Go(func() { f.count(ctx) })
-	f.startChild()
 }
 
 // loop asks until ctx ends, and shows what it gets to AWS.
@@ -301,7 +317,7 @@ func TestForceChild(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, kept := range []bool{true, false} {
 		c := &containerCaller{url: os.Getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI"), tokenFile: os.Getenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
-			client: httpClient(kept), kind: byExecFresh}
+			client: httpClient(kept), kind: byExecFresh, profile: "deploy"}
 		if kept {
 			c.kind = byExecKept
 		}
@@ -447,7 +463,7 @@ func (f *force) killAtWork() {
 			f.t.Fatalf("15 s after a start these have nothing: %v", waits)
 		}
 	}
-	if f.quiet.from.IsZero() && f.rng.IntN(5) == 0 {
+	if f.quiet.from.IsZero() && f.rng.IntN(2) == 0 {
 		// Upon a refresh: before AWS has answered, or has the vault.
 		calls := f.aws.Count("AssumeRole")
 		for end := time.Now().Add(forceLife / 2); f.aws.Count("AssumeRole") == calls && time.Now().Before(end); {
@@ -599,8 +615,12 @@ func (f *force) judge(kills int) {
 	for pids, n := range f.crowd {
 		t.Errorf("the daemons %s were alive together, seen %d times", pids, n)
 	}
-	long := f.ledger.of(deployARN)
-	latest := long[len(long)-1].id
+	latest := map[string]string{} // profile to its last session
+	for profile, role := range f.role {
+		if all := f.ledger.of(role); len(all) > 0 {
+			latest[profile] = all[len(all)-1].id
+		}
+	}
 	type tally struct{ good, refused, down int }
 	during := func(from, to time.Time) bool {
 		return slices.ContainsFunc(f.down, func(w window) bool { return w.meets(from, to) })
@@ -615,11 +635,11 @@ func (f *force) judge(kills int) {
 		switch {
 		case a.Err == "":
 			n.good++
-			if err := f.ledger.wrong(a, deployARN); err != nil {
+			if err := f.ledger.wrong(a, f.role[a.Profile]); err != nil {
 				t.Error(err)
 			}
-			if !f.quiet.from.IsZero() && a.Asked.After(f.quiet.from) && a.ID != latest {
-				t.Errorf("%s asked at %s and got %s, the session is %s", a.Kind, clock(a.Asked), a.ID, latest)
+			if !f.quiet.from.IsZero() && a.Asked.After(f.quiet.from) && a.ID != latest[a.Profile] {
+				t.Errorf("%s asked at %s and got %s, the session is %s", a.Kind, clock(a.Asked), a.ID, latest[a.Profile])
 			}
 		case a.Status == 401 && strings.HasPrefix(a.Kind, "IMDS") && (isDown || during(a.Since, a.Since)):
 			// While the vault is not open yet a temporary key serves: tokens

@@ -28,7 +28,8 @@ import (
 
 // answer is what a caller got for one question: credentials, or err.
 type answer struct {
-	Kind       string    `json:"kind"` // of the caller
+	Kind       string    `json:"kind"`    // of the caller
+	Profile    string    `json:"profile"` // whose credentials it wants
 	Asked, Got time.Time // the question, the answer
 	ID         string    `json:"id"`
 	Secret     string    `json:"secret"`
@@ -107,13 +108,14 @@ type metadataCaller struct {
 	client *http.Client
 	kind   string
 
+	profile  string // of the endpoint
 	stubborn bool
 	token    string
 	since    time.Time // when it was asked for
 }
 
 func (m *metadataCaller) ask() (a answer) {
-	a = answer{Kind: m.kind, Asked: time.Now()}
+	a = answer{Kind: m.kind, Profile: m.profile, Asked: time.Now()}
 	defer func() { a.Got, a.Since = time.Now(), m.since }()
 	if m.token == "" {
 		m.since = a.Asked
@@ -144,11 +146,11 @@ func (m *metadataCaller) ask() (a answer) {
 type containerCaller struct {
 	url, tokenFile string
 	client         *http.Client
-	kind           string
+	kind, profile  string
 }
 
 func (c *containerCaller) ask() (a answer) {
-	a = answer{Kind: c.kind, Asked: time.Now()}
+	a = answer{Kind: c.kind, Profile: c.profile, Asked: time.Now()}
 	defer func() { a.Got = time.Now() }()
 	token, err := os.ReadFile(c.tokenFile)
 	if err != nil {
@@ -178,7 +180,7 @@ type controlCaller struct {
 }
 
 func (c *controlCaller) ask() (a answer) {
-	a = answer{Kind: c.kind, Asked: time.Now()}
+	a = answer{Kind: c.kind, Profile: c.params.Profile, Asked: time.Now()}
 	defer func() { a.Got = time.Now() }()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -212,7 +214,7 @@ type processCaller struct {
 }
 
 func (p *processCaller) ask() (a answer) {
-	a = answer{Kind: p.kind, Asked: time.Now()}
+	a = answer{Kind: p.kind, Profile: p.profile, Asked: time.Now()}
 	defer func() { a.Got = time.Now() }()
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()

@@ -81,20 +81,13 @@ type soak struct {
 	good, failed, shown atomic.Int64
 	showing             sync.Mutex // one client at a time shows its credentials to AWS
 
-	mu      sync.Mutex // guards what follows
-	trouble []troubled
+	mu      sync.Mutex     // guards what follows
+	trouble []answer       // without credentials, to be judged when it is known what AWS did
 	wrong   map[string]int // what may not be, and how often
 	outages []window
 	excused int
 	samples []usage
 	byKind  map[string]int
-}
-
-// troubled is an answer without credentials, to be judged when it is known
-// what AWS did meanwhile.
-type troubled struct {
-	answer
-	profile string
 }
 
 // usage is what the daemon takes of the machine.
@@ -139,7 +132,7 @@ func newSoak(t *testing.T, plan soakPlan) *soak {
 // endpoint, two in ten make a new one each time, two in ten use the container
 // endpoint and two in ten the control socket, half of each with a connection
 // that they keep; and a few run keyfob.
-func (s *soak) callers() map[caller]string {
+func (s *soak) callers() (all []caller) {
 	var grant struct {
 		URL       string `json:"url"`
 		TokenFile string `json:"token_file"`
@@ -152,26 +145,25 @@ func (s *soak) callers() map[caller]string {
 		s.t.Fatal(err)
 	}
 	imds := s.imds()
-	all := map[caller]string{} // to its profile
 	for i := range s.plan.clients {
 		profile := profiles[i/10%soakRoles]
 		switch k := i % 10; {
 		case k < 4:
-			all[&metadataCaller{url: imds, role: "deploy", client: httpClient(true), kind: "IMDS, kept"}] = "deploy"
+			all = append(all, &metadataCaller{url: imds, role: "deploy", client: httpClient(true), kind: "IMDS, kept", profile: "deploy"})
 		case k < 6:
-			all[&metadataCaller{url: imds, role: "deploy", client: httpClient(false), kind: "IMDS, fresh"}] = "deploy"
+			all = append(all, &metadataCaller{url: imds, role: "deploy", client: httpClient(false), kind: "IMDS, fresh", profile: "deploy"})
 		case k < 8:
 			kind := []string{"container, kept", "container, fresh"}[k-6]
 			url := strings.TrimSuffix(grant.URL, profiles[0]) + profile
-			all[&containerCaller{url: url, tokenFile: grant.TokenFile, client: httpClient(k == 6), kind: kind}] = profile
+			all = append(all, &containerCaller{url: url, tokenFile: grant.TokenFile, client: httpClient(k == 6), kind: kind, profile: profile})
 		default:
 			kind := []string{"control, kept", "control, fresh"}[k-8]
 			p := control.CredentialsParams{Context: control.Context{Profile: profile, Named: true, Env: map[string]string{"AWS_ENDPOINT_URL": s.url}}}
-			all[&controlCaller{socket: s.path("s"), params: p, kept: k == 8, kind: kind}] = profile
+			all = append(all, &controlCaller{socket: s.path("s"), params: p, kept: k == 8, kind: kind})
 		}
 	}
 	for range 3 {
-		all[&processCaller{w: s.world, profile: "deploy", kind: "credential-process"}] = "deploy"
+		all = append(all, &processCaller{w: s.world, profile: "deploy", kind: "credential-process"})
 	}
 	return all
 }
@@ -185,8 +177,8 @@ func (s *soak) run() {
 	calls := s.aws.Count("AssumeRole")
 	s.ledger.read()
 	var wg sync.WaitGroup
-	for c, profile := range callers {
-		wg.Go(func() { s.client(ctx, c, profile) })
+	for _, c := range callers {
+		wg.Go(func() { s.client(ctx, c) })
 	}
 	wg.Go(func() { s.weather(ctx) })
 	s.t.Logf("%d clients, sessions of %v", len(callers), s.plan.life)
@@ -207,7 +199,7 @@ func (s *soak) run() {
 }
 
 // client is one program: it asks, waits about a pause, and asks again.
-func (s *soak) client(ctx context.Context, c caller, profile string) {
+func (s *soak) client(ctx context.Context, c caller) {
 	pause := s.plan.pause
 	if _, ok := c.(*processCaller); ok {
 		pause = max(pause, time.Second) // a process costs a hundred requests
@@ -219,11 +211,11 @@ func (s *soak) client(ctx context.Context, c caller, profile string) {
 		if a.Err != "" {
 			s.failed.Add(1)
 			s.mu.Lock()
-			s.trouble = append(s.trouble, troubled{a, profile})
+			s.trouble = append(s.trouble, a)
 			s.mu.Unlock()
 		} else {
 			s.good.Add(1)
-			if err := s.ledger.wrong(a, s.role[profile]); err != nil {
+			if err := s.ledger.wrong(a, s.role[a.Profile]); err != nil {
 				s.complain("wrong credentials for "+a.Kind, err.Error())
 			}
 			if a.ID != last && s.showing.TryLock() {
@@ -299,8 +291,8 @@ func (s *soak) weather(ctx context.Context) {
 func (s *soak) settle(before time.Time) {
 	s.ledger.read()
 	s.mu.Lock()
-	var due []troubled
-	s.trouble = slices.DeleteFunc(s.trouble, func(a troubled) bool {
+	var due []answer
+	s.trouble = slices.DeleteFunc(s.trouble, func(a answer) bool {
 		if a.Got.Before(before) {
 			due = append(due, a)
 			return true
@@ -320,15 +312,15 @@ func (s *soak) settle(before time.Time) {
 			continue
 		}
 		s.complain("no credentials for "+a.Kind, fmt.Sprintf("%s asked for %s %v after the start and failed %v later, although credentials could be had: %s",
-			a.Kind, a.profile, a.Asked.Sub(s.begin).Round(time.Millisecond), a.Got.Sub(a.Asked).Round(time.Millisecond), a.Err))
+			a.Kind, a.Profile, a.Asked.Sub(s.begin).Round(time.Millisecond), a.Got.Sub(a.Asked).Round(time.Millisecond), a.Err))
 	}
 }
 
 // impossible reports whether there was a moment in the life of a question at
 // which no session of its profile was good and AWS was out or had just come
 // back.
-func (s *soak) impossible(a troubled, outages []window) bool {
-	good := s.ledger.of(s.role[a.profile])
+func (s *soak) impossible(a answer, outages []window) bool {
+	good := s.ledger.of(s.role[a.Profile])
 	for at := a.Asked; !at.After(a.Got); at = at.Add(50 * time.Millisecond) {
 		had := slices.ContainsFunc(good, func(x issued) bool { return !x.at.After(at.Add(-time.Second)) && x.expires.After(at) })
 		out := slices.ContainsFunc(outages, func(w window) bool { return w.meets(at.Add(-recovery), at) })
