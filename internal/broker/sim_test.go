@@ -374,6 +374,12 @@ again:
 		n.lost++
 	case within(cutAt, max(from-10*time.Second, 0)):
 		n.network++
+		// An outage shorter than what is left at any time is not felt by who
+		// asks all the time, but for one that the machine slept into.
+		slept := len(s.sleeps) > 0 && s.sleeps[len(s.sleeps)-1].at > from-c.role.life
+		if c.role.life >= hour && c.mean <= 20*minute && from > hour && !slept {
+			n.lost++
+		}
 	case within(throttledAt, max(from-66*time.Second, 0)):
 		n.throttle++
 	case c.imds && errors.Is(err, context.DeadlineExceeded):

@@ -420,7 +420,7 @@ func (f *force) up() int {
 			continue
 		}
 		if st.Keystore.Error != "" || st.ReloadError != "" || len(st.Interactions) > 0 || len(st.Warnings) > 0 {
-			f.t.Fatalf("after a start: %+v", st)
+			f.t.Fatalf("after a start status says: keystore %q, reload %q, interactions %v, warnings %q", st.Keystore.Error, st.ReloadError, st.Interactions, st.Warnings)
 		}
 		if !st.Keystore.Locked && slices.ContainsFunc(st.Endpoints, func(e control.EndpointStatus) bool { return e.Kind == "container" }) {
 			f.mu.Lock()
@@ -463,7 +463,7 @@ func (f *force) killAtWork() {
 			f.t.Fatalf("15 s after a start these have nothing: %v", waits)
 		}
 	}
-	if f.quiet.from.IsZero() && f.rng.IntN(2) == 0 {
+	if f.quiet.from.IsZero() && f.rng.IntN(3) == 0 {
 		// Upon a refresh: before AWS has answered, or has the vault.
 		calls := f.aws.Count("AssumeRole")
 		for end := time.Now().Add(forceLife / 2); f.aws.Count("AssumeRole") == calls && time.Now().Before(end); {

@@ -545,8 +545,18 @@ func TestASignalEndsTheDaemonCleanly(t *testing.T) {
 	cmd := w.command(filepath.Join(bin, "keyfobd"), "run")
 	var errb bytes.Buffer
 	cmd.Stderr = &errb
+	r, wr, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd.ExtraFiles, cmd.Env = []*os.File{wr}, append(cmd.Env, "KEYFOB_READY_FD=3")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
+	}
+	wr.Close()
+	if word, err := io.ReadAll(r); err != nil || string(word) != "ok\n" {
+		t.Fatalf("the daemon said %q, %v", word, err)
 	}
 	w.must(nil, "status")
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

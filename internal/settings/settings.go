@@ -1,7 +1,7 @@
 // Package settings decides keyfob's own settings: command-line flag over
 // environment over config.toml over default (CONTRACT §1). keyfob and
 // keyfobd both read them here, so that they always agree on the socket. It
-// imports nothing of ours and, for Quick, nothing that is slow to start.
+// imports nothing of ours.
 package settings
 
 import (
@@ -320,47 +320,6 @@ func defaultSocket(runtimeDir, dataDir string) string {
 		}
 	}
 	return filepath.Join(dataDir, "keyfob.sock")
-}
-
-// Quick decides the socket and the profile without reading TOML, for the
-// path that must be fast. ok is false where config.toml has to be read: the
-// caller then uses Load.
-func Quick(getenv func(string) string) (socket, profile string, ok bool) {
-	if runtime.GOOS == "windows" {
-		return "", "", false
-	}
-	env := func(name string) string { return strings.TrimSpace(getenv(name)) }
-	d, err := platformDirs(env)
-	if err != nil {
-		return "", "", false
-	}
-	config := env("KEYFOB_CONFIG")
-	if config == "" {
-		config = filepath.Join(d.config, "config.toml")
-	} else if !filepath.IsAbs(config) {
-		return "", "", false
-	}
-	b, err := os.ReadFile(config)
-	if err == nil && mentions(string(b)) || err != nil && !errors.Is(err, os.ErrNotExist) || err != nil && env("KEYFOB_CONFIG") != "" {
-		return "", "", false
-	}
-	profile, _ = chooseProfile("", env, "", "")
-	socket = env("KEYFOB_SOCKET")
-	if socket == "" {
-		socket = defaultSocket(d.runtime, abs(first(env("KEYFOB_DATA_DIR"), d.data), d.home))
-	}
-	return socket, profile, filepath.IsAbs(socket) && len(socket) <= maxSocketPath()
-}
-
-// mentions reports whether a settings file may decide the socket or the
-// profile: any line that has one of the words is enough to read it whole.
-func mentions(file string) bool {
-	for _, word := range []string{"socket", "data_dir", "profile"} {
-		if strings.Contains(file, word) {
-			return true
-		}
-	}
-	return strings.Contains(file, `\`) || strings.Contains(file, "\"\"\"") // escapes could spell a key otherwise
 }
 
 type dirs struct{ home, config, data, runtime string }

@@ -139,38 +139,3 @@ func TestSocketPath(t *testing.T) {
 		t.Errorf("a long socket: %v", err)
 	}
 }
-
-// TestQuickAgreesWithLoad: the fast path may decline, never differ.
-func TestQuickAgreesWithLoad(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("Quick always declines on Windows")
-	}
-	taken := 0
-	for _, text := range []string{"", "interactive = 'never'\n", "socket = '/s'\n", "profile = 'p'\n", "data_dir = '/d'\n", `"s\u006fcket" = '/s'`, "broken ="} {
-		for _, vars := range []map[string]string{{}, {"AWS_PROFILE": "a"}, {"XDG_RUNTIME_DIR": "/run/x"}, {"XDG_RUNTIME_DIR": "rel"}, {"KEYFOB_SOCKET": "/k/s"}, {"KEYFOB_SOCKET": "rel"}, {"KEYFOB_DATA_DIR": "/dd"}} {
-			v := map[string]string{}
-			for k, x := range vars {
-				v[k] = x
-			}
-			if text != "" {
-				v["KEYFOB_CONFIG"] = writeConfig(t, text)
-			}
-			getenv, _ := env(t, v)
-			socket, profile, ok := Quick(getenv)
-			if !ok {
-				continue
-			}
-			taken++
-			s, err := Load(Flags{}, getenv)
-			if text == "broken =" {
-				continue // told by the daemon; the client only needs the socket
-			}
-			if err != nil || s.Socket != socket || s.Profile != profile {
-				t.Errorf("%q %v: Quick says %s %s, Load %+v %v", text, vars, socket, profile, s, err)
-			}
-		}
-	}
-	if taken < 10 {
-		t.Errorf("Quick answered only %d cases", taken)
-	}
-}
