@@ -19,8 +19,17 @@
 // The ends of sessions are judged by the wall clock, corrected by what is
 // known of AWS's, and by the monotonic clock, whichever says that more time
 // has passed. Snapshots carry them by our own clock, because that is what
-// clients judge them by; records carry them by AWS's.
+// clients judge them by; records carry them by AWS's. A session that seems to
+// have ended is not deleted for it: AWS's next answer may tell that our clock
+// is wrong.
 //
-// Lock order: Broker.mu before link.mu; link.storeMu is taken with neither
+// An attempt that got no HTTP answer starts a back-off that ends early when
+// a probe, a plain TCP connect at most every 5 s for each upstream, connects
+// after one that did not. Probes are short goroutines that the minder starts
+// while such a back-off lasts. A gate bounds the attempts that call upstreams
+// at once. A session that only a person can renew is announced once before
+// it ends, if somebody used it lately.
+//
+// Lock order: Broker.mu before link.mu; those of network and gate are leaves; link.storeMu is taken with neither
 // held and may be held over calls of the Store.
 package broker

@@ -42,8 +42,8 @@ func TestSoak(t *testing.T) {
 // grows fast.
 func TestSoakSmoke(t *testing.T) {
 	t.Parallel()
-	newSoak(t, soakPlan{length: 10 * time.Second, clients: 100, pause: 300 * time.Millisecond, life: 12 * time.Second,
-		outage: 1500 * time.Millisecond, every: 4 * time.Second, sample: 400 * time.Millisecond}).run()
+	newSoak(t, soakPlan{length: 10 * time.Second, clients: 100, pause: 300 * time.Millisecond, life: 6 * time.Second,
+		outage: time.Second, every: 3 * time.Second, sample: 400 * time.Millisecond}).run()
 }
 
 // soakPlan says what a soak is to be.

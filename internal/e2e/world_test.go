@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,6 +45,20 @@ func TestMain(m *testing.M) {
 	}())
 }
 
+// lookAtSources reads every directory of the module: go test keeps results
+// by what a test itself has looked at, and does not know of the programs.
+func lookAtSources() error {
+	return filepath.WalkDir("../..", func(_ string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() && len(e.Name()) > 2 && e.Name()[0] == '.' {
+			return fs.SkipDir
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // gone meanwhile
+		}
+		return err
+	})
+}
+
 const (
 	entryARN  = "arn:aws:iam::222222222222:role/entry"
 	deployARN = "arn:aws:iam::222222222222:role/deploy"
@@ -67,6 +83,9 @@ func newWorld(t testing.TB) *world {
 	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("the end-to-end tests drive Unix sockets and signals")
+	}
+	if err := lookAtSources(); err != nil {
+		t.Fatal(err)
 	}
 	w := &world{t: t, home: t.TempDir()}
 	w.aws, w.url = fakeawstest.Start(t)
