@@ -164,7 +164,7 @@ func newDaemon(opt Options) (_ *daemon, err error) {
 	d.rules.Store(rules)
 	d.notifier = d.newNotifier()
 	d.queue = interact.NewQueue(interact.Config{Expiry: d.s.SignInTimeout, Log: d.log})
-	d.grants = access.OpenGrants(d.store, filepath.Join(d.s.DataDir, "grants"))
+	d.grants = access.OpenGrants(d.vault, filepath.Join(d.s.DataDir, "grants"))
 	d.broker = broker.New(broker.Config{
 		Sources:       (*sources)(d),
 		Store:         d.store,
@@ -209,7 +209,13 @@ func (d *daemon) run(ctx context.Context) error {
 	d.life = gctx
 	d.group.Go(func() error { return d.broker.Run(gctx) })
 	for _, e := range d.endpoints {
-		d.group.Go(func() error { return e.server.Run(gctx) })
+		d.group.Go(func() error {
+			// Connections wait in the listener's queue for the moment that
+			// an unlock takes: who has a token or a grant of the last run
+			// must not be refused before those are known again.
+			d.awaitFirstTry(gctx, e.settings.Kind)
+			return e.server.Run(gctx)
+		})
 	}
 	d.group.Go(func() error { return d.serveControl(gctx) })
 	d.group.Go(func() error { d.firstUnlock(gctx); return nil })
@@ -243,6 +249,27 @@ func (d *daemon) run(ctx context.Context) error {
 	return err
 }
 
+// How long the endpoints wait for the first unlock at most. Metadata clients
+// give up after a second, container clients wait longer.
+const (
+	imdsPatience      = 700 * time.Millisecond
+	containerPatience = 5 * time.Second
+)
+
+func (d *daemon) awaitFirstTry(ctx context.Context, kind string) {
+	patience := imdsPatience
+	if kind == cred.ViaContainer {
+		patience = containerPatience
+	}
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case <-d.firstTry:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
 // keepHouse looks once a minute at what no event tells: an on-demand daemon
 // that nobody needs, grants whose program has ended, a keyring that is back.
 func (d *daemon) keepHouse(ctx context.Context) error {
@@ -257,6 +284,9 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 		}
 		d.pruneGrants(ctx)
 		d.retryUnlock(ctx)
+		if d.exec.address() == "" {
+			d.resumeExec() // its port may have been taken at the start
+		}
 		if n := d.calls.Load(); n != last || d.hasExecGrants() {
 			last, since = n, time.Now().Round(0)
 		}

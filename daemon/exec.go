@@ -55,9 +55,11 @@ func (x *execEndpoint) start(d *daemon) (string, error) {
 	if err != nil {
 		return "", cannotListen(cred.ViaContainer, "127.0.0.1:0", err)
 	}
-	if err := d.keepPort(l.Addr().(*net.TCPAddr).Port); err != nil {
-		_ = l.Close()
-		return "", err
+	if port := l.Addr().(*net.TCPAddr).Port; port != kept {
+		if err := d.keepPort(port); err != nil {
+			_ = l.Close()
+			return "", err
+		}
 	}
 	server := d.containerServer(l, nil, false, d.log.WithFields(logrus.Fields{logging.Endpoint: cred.ViaContainer + " " + l.Addr().String()}))
 	d.group.Go(func() error { return server.Run(d.life) })
@@ -101,6 +103,11 @@ func (d *daemon) keptPort() int {
 }
 
 func (d *daemon) keepPort(port int) error {
+	if old, err := filepath.Glob(filepath.Join(d.s.DataDir, ".exec-port-*")); err == nil {
+		for _, p := range old { // of a daemon that was killed here
+			_ = os.Remove(p)
+		}
+	}
 	tmp, err := os.CreateTemp(d.s.DataDir, ".exec-port-*")
 	if err != nil {
 		return fmt.Errorf("cannot keep the port of exec: %w", err)
@@ -149,6 +156,9 @@ func (d *daemon) grantAdd(c *call) (any, error) {
 		return nil, err
 	}
 	if err := d.checkContext(p.Context); err != nil {
+		return nil, err
+	}
+	if err := d.store.wait(c.ctx); err != nil {
 		return nil, err
 	}
 	d.freshProfiles(c.ctx)

@@ -50,12 +50,15 @@ func (s *startingStore) Put(ctx context.Context, name string, value cred.Secret)
 // firstUnlock opens the vault behind the ready listeners.
 func (d *daemon) firstUnlock(ctx context.Context) {
 	err := d.unlock(ctx, cred.Secret{})
+	if err == nil {
+		d.recall(ctx) // before anybody is served who could have a token of the last run
+	}
 	close(d.firstTry)
 	if err != nil {
 		d.log.WithError(err).WithField(logging.Backend, d.vault.Status().Backend).Warn("vault stays locked")
 		return
 	}
-	d.unlocked(ctx)
+	d.resume(ctx)
 }
 
 // unlock opens the vault; with an empty passphrase by the keyring or the
@@ -66,14 +69,30 @@ func (d *daemon) unlock(ctx context.Context, passphrase cred.Secret) error {
 
 // unlocked brings in what the vault holds, after each unlock.
 func (d *daemon) unlocked(ctx context.Context) {
+	d.recall(ctx)
+	d.resume(ctx)
+}
+
+// recall brings back what callers hold: the key of their endpoint tokens,
+// and the grants.
+func (d *daemon) recall(ctx context.Context) {
 	if err := d.keptTokens(ctx); err != nil {
 		d.log.WithError(err).Warn("endpoint tokens will not survive a restart")
 	}
 	if err := d.grants.Load(ctx); err != nil {
 		d.log.WithError(err).Warn("cannot read the grants")
 	}
+}
+
+// resume goes on with what waited for the vault.
+func (d *daemon) resume(ctx context.Context) {
 	d.refreshVaultKeys(ctx)
 	d.broker.Wake("")
+	d.resumeExec()
+}
+
+// resumeExec serves the programs under exec that are left from before.
+func (d *daemon) resumeExec() {
 	if d.hasExecGrants() {
 		if _, err := d.exec.start(d); err != nil {
 			d.log.WithError(err).Error("cannot serve the programs under exec")

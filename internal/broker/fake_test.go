@@ -91,6 +91,13 @@ func (w *world) probed(upstream string) int {
 	return w.probes[upstream]
 }
 
+// busiest is the most calls that were under way at once.
+func (w *world) busiest() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.most
+}
+
 // connect fails while there is no way, after what a connect takes.
 func (w *world) connect(ctx context.Context, upstream string) error {
 	w.mu.Lock()

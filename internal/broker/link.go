@@ -160,12 +160,30 @@ func (l *link) acquire(ctx context.Context, w want) (*cred.Snapshot, error) {
 		}
 		l.mu.Unlock()
 
+		var half *time.Timer
+		var over <-chan time.Time // what is left must not end while waiting for better
+		if rest != nil {
+			half = time.NewTimer((p.left - p.age(now, l.b.skew.Load())) / 2)
+			over = half.C
+		}
+		late := false
 		select {
 		case <-f.done:
+		case <-over:
+			late = true
 		case <-ctx.Done():
-			if rest != nil {
-				return rest, nil
-			}
+			late = true
+		}
+		if half != nil {
+			half.Stop()
+		}
+		switch {
+		case !late:
+		case rest != nil && l.cur.Load() == p && l.good(p, time.Now()):
+			return rest, nil
+		case ctx.Err() == nil:
+			continue // forgotten, or the machine slept
+		default:
 			return nil, l.late(ctx, w.profile)
 		}
 		if f.err == nil && f.snap != w.not {

@@ -206,6 +206,44 @@ func TestCallersWaitForTheNextInTheLastMinute(t *testing.T) {
 	})
 }
 
+// What is left does not end while its caller waits for the next.
+func TestRestIsServedBeforeItEnds(t *testing.T) {
+	for _, left := range []time.Duration{50 * time.Second, 20 * time.Second, time.Second} {
+		bubble(t, dev(), func(t *testing.T, r *rig) {
+			good := r.must("dev")
+			r.w.setFail(networkDown)
+			time.Sleep(time.Until(good.Expires) - left)
+			r.w.mu.Lock()
+			r.w.latency = 25 * time.Second
+			r.w.mu.Unlock()
+			r.b.Wake("dev")
+			s, err := r.getAs("dev", false, 55*time.Second)
+			if err != nil || time.Until(s.Expires) < left/2 {
+				t.Fatalf("with %v left: %v, %v", left, s, err)
+			}
+		})
+	}
+	bubble(t, dev(), func(t *testing.T, r *rig) {
+		good := r.must("dev")
+		r.w.setFail(networkDown)
+		time.Sleep(time.Until(good.Expires) - 50*time.Second)
+		r.w.mu.Lock()
+		r.w.latency = 25 * time.Second
+		r.w.mu.Unlock()
+		r.b.Wake("dev")
+		got := make(chan *cred.Snapshot, 1)
+		go func() {
+			s, _ := r.getAs("dev", false, 10*time.Second)
+			got <- s
+		}()
+		time.Sleep(5 * time.Second)
+		r.b.skew.Add(int64(time.Hour)) // the machine sleeps while the caller waits
+		if s := <-got; s != nil {
+			t.Fatal("it got what had ended")
+		}
+	})
+}
+
 func TestSuspend(t *testing.T) {
 	// The wall clock runs ahead of the timers: in the bubble both run
 	// together, so the broker's correction of the wall clock moves instead.

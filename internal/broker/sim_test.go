@@ -36,6 +36,7 @@ type sim struct {
 	aws     time.Duration // AWS's clock minus the bubble's
 	wall    time.Duration // our wall clock minus the bubble's
 	sleeps  []simSleep
+	started time.Duration // the daemon, last
 	serial  int
 	ends    map[string]time.Duration // of sessions, by AWS's clock
 	links   map[string]*simLink
@@ -231,6 +232,9 @@ func (s *sim) start(t *testing.T, st cred.Store, set set, pinned []string) (stop
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	log.SetLevel(logrus.PanicLevel)
+	s.mu.Lock()
+	s.started = s.now()
+	s.mu.Unlock()
 	b := New(Config{Sources: s, Store: st, Rules: rules{}, Log: logrus.NewEntry(log)})
 	b.skew.Store(int64(s.wall))
 	b.SetProfiles(set)
@@ -307,6 +311,9 @@ type caller struct {
 	rng      *rand.Rand
 	counts   *simCount
 	upheaval *atomic.Bool
+	// The last time it was served, and the first since the profile was active
+	// without a pause.
+	served, servedBy time.Duration
 }
 
 func (c *caller) run(t *testing.T, s *sim, end time.Duration) {
@@ -346,6 +353,10 @@ again:
 	}
 	aws := to + s.aws
 	if err == nil {
+		if from-c.served >= idleAfter-2*minute || c.servedBy <= s.started {
+			c.servedBy = to
+		}
+		c.served = to
 		left := s.ends[snap.AccessKeyID] - aws
 		n.served++
 		if left <= 0 {
@@ -374,10 +385,11 @@ again:
 		n.lost++
 	case within(cutAt, max(from-10*time.Second, 0)):
 		n.network++
-		// An outage shorter than what is left at any time is not felt by who
-		// asks all the time, but for one that the machine slept into.
+		// An outage shorter than what is left at any time is not felt by whose
+		// profile was active before it, unless the machine slept into it.
 		slept := len(s.sleeps) > 0 && s.sleeps[len(s.sleeps)-1].at > from-c.role.life
-		if c.role.life >= hour && c.mean <= 20*minute && from > hour && !slept {
+		begun := cutBegins(max(from-10*time.Second, 0)) - 5*minute
+		if c.role.life >= hour && !slept && c.servedBy > s.started && c.servedBy <= begun && from-c.served < idleAfter-2*minute {
 			n.lost++
 		}
 	case within(throttledAt, max(from-66*time.Second, 0)):
