@@ -64,19 +64,20 @@ type daemon struct {
 	started time.Time
 	uid     string
 
-	socket   *controlSocket
-	dirLock  *flock.Flock
-	vault    *keystore.Vault
-	store    *startingStore // the vault, for whoever must wait for the first unlock
-	broker   *broker.Broker
-	queue    *interact.Queue
-	notifier *interact.Notifier // nil where there is no keyfob-signin
-	grants   *access.Grants
-	peers    *peer.Resolver
-	pool     *awsclient.Pool // connections to AWS
-	tokens   atomic.Pointer[access.Tokens]
-	rules    atomic.Pointer[access.RuleSet]
-	skew     atomic.Int64 // AWS's clock minus ours in nanoseconds, as last told
+	socket    *controlSocket
+	dirLock   *flock.Flock
+	vault     *keystore.Vault
+	store     *startingStore // the vault, for whoever must wait for the first unlock
+	broker    *broker.Broker
+	queue     *interact.Queue
+	notifier  *interact.Notifier // nil where there is no keyfob-signin
+	grants    *access.Grants
+	peers     *peer.Resolver
+	pool      *awsclient.Pool // connections to AWS
+	tokens    atomic.Pointer[access.Tokens]
+	temporary *access.Tokens // made at the start, good until they end
+	rules     atomic.Pointer[access.RuleSet]
+	skew      atomic.Int64 // AWS's clock minus ours in nanoseconds, as last told
 
 	endpoints []*endpoint
 	exec      execEndpoint
@@ -97,6 +98,8 @@ type daemon struct {
 	files     *profiles.Set
 	stamps    []stamp
 	reloadErr error
+	// reloadNotice is what a reload could not change, "" for nothing.
+	reloadNotice string
 }
 
 // errStopped is the cause of an end that a client asked for.

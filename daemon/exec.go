@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -187,10 +188,15 @@ func (d *daemon) grantAdd(c *call) (any, error) {
 	}
 	if p.ForExec {
 		spec.ExecPID = c.caller.Caller.PID
+		if spec.Note == "" {
+			spec.Note = fmt.Sprintf("exec, pid %d", spec.ExecPID)
+		}
 		spec.RoleARN, spec.Implicit = r.RoleARN, r.Implicit
 		if _, err := d.getAsking(c, r); err != nil {
 			return nil, about(err, r.Profile)
 		}
+	} else if err := d.mayHave(c, spec); err != nil {
+		return nil, err
 	} else if !d.hasContainerEndpoint() {
 		return nil, &control.Error{Code: control.CodeFailed, Message: "cannot make the grant: there is no container endpoint",
 			Hint: "--container 127.0.0.1:PORT for keyfobd, or an [[endpoint]] with kind = \"container\" in config.toml"}
@@ -206,6 +212,20 @@ func (d *daemon) grantAdd(c *call) (any, error) {
 	d.describeGrant(&out, *g, addr)
 	d.log.WithFields(logrus.Fields{logging.Profile: strings.Join(g.Profiles, ","), logging.PID: c.caller.Caller.PID}).Info("grant made")
 	return out, nil
+}
+
+// mayHave refuses a grant that its maker could not use: it would look good
+// and answer 403. One for any user is for others.
+func (d *daemon) mayHave(c *call, spec access.GrantSpec) error {
+	if spec.AnyUser {
+		return nil
+	}
+	for _, name := range spec.Profiles {
+		if err := d.check(c.caller.Caller, name, cred.Endpoint{Kind: cred.ViaExec}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *daemon) hasContainerEndpoint() bool {
@@ -225,7 +245,10 @@ func (d *daemon) describeGrant(out *control.GrantResult, g access.Grant, addr st
 	}
 }
 
-func (d *daemon) grantList(*call) (any, error) {
+func (d *daemon) grantList(c *call) (any, error) {
+	if err := d.store.wait(c.ctx); err != nil {
+		return nil, err
+	}
 	out := control.GrantListResult{Grants: []control.GrantResult{}}
 	addr := d.exec.address()
 	for _, e := range d.endpoints {
@@ -247,7 +270,9 @@ func (d *daemon) grantRemove(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.grants.Remove(c.ctx, p.ID); err != nil {
+	if err := d.grants.Remove(c.ctx, p.ID); errors.Is(err, cred.ErrNotFound) {
+		return nil, &control.Error{Code: control.CodeNotFound, Message: "cannot remove the grant " + p.ID + ": there is none", Hint: "keyfob grant list"}
+	} else if err != nil {
 		return nil, err
 	}
 	return control.Empty{}, nil

@@ -250,7 +250,17 @@ func (d *daemon) explain(c *call) (any, error) {
 	if err != nil {
 		return nil, unknownProfile(err)
 	}
-	return prof.Explain(), nil
+	x := prof.Explain()
+	for _, name := range []string{"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"} {
+		path := d.s.AWSConfigFile
+		if name == "AWS_SHARED_CREDENTIALS_FILE" {
+			path = d.s.AWSCredentials
+		}
+		if _, err := os.Stat(path); d.env[name] != "" && errors.Is(err, os.ErrNotExist) {
+			x.Warnings = append(x.Warnings, fmt.Sprintf("%s names %s, which does not exist", name, path))
+		}
+	}
+	return x, nil
 }
 
 // unknownProfile gives the resolver's "no such profile" its code.
@@ -263,6 +273,14 @@ func unknownProfile(err error) error {
 }
 
 func (d *daemon) list(c *call) (any, error) {
+	p, err := decode[control.ProfileParams](c)
+	if err != nil {
+		return nil, err
+	}
+	p.Named = true // no profile is chosen here
+	if err := d.checkContext(p.Context); err != nil {
+		return nil, err
+	}
 	d.freshProfiles(c.ctx)
 	d.mu.Lock()
 	set := d.files
@@ -293,7 +311,7 @@ func (d *daemon) status(c *call) (any, error) {
 		Version:       d.opt.Version,
 		PID:           os.Getpid(),
 		UptimeSeconds: int64(time.Since(d.started).Seconds()),
-		Keystore:      control.KeystoreStatus{Backend: st.Backend, Locked: st.Locked},
+		Keystore:      control.KeystoreStatus{Backend: st.Backend, Locked: st.Locked, New: st.New},
 		Endpoints:     []control.EndpointStatus{},
 		Sessions:      []control.SessionStatus{},
 		Interactions:  []control.InteractionStatus{},
@@ -335,6 +353,9 @@ func (d *daemon) status(c *call) (any, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.reloadNotice != "" {
+		out.Warnings = append(out.Warnings, d.reloadNotice)
+	}
 	if d.reloadErr != nil {
 		out.ReloadError = oneText(d.reloadErr.Error())
 	} else if err := d.files.Err(); err != nil {
@@ -367,13 +388,17 @@ func (d *daemon) stopByHand(c *call) (any, error) {
 }
 
 func (d *daemon) reloadByHand(c *call) (any, error) {
-	if err := d.reload(c.ctx); err != nil {
+	notice, err := d.reload(c.ctx)
+	if err != nil {
 		return nil, fmt.Errorf("cannot reload, what was read before stays: %w", err)
+	}
+	if notice != "" {
+		_ = c.conn.WriteEvent(control.Event{ID: c.conn.id, Event: control.EventNotice, Notice: notice})
 	}
 	return control.Empty{}, nil
 }
 
 func (d *daemon) version(*call) (any, error) {
 	exe, _ := os.Executable()
-	return control.VersionResult{Version: d.opt.Version, Protocol: control.Version, PID: os.Getpid(), OnDemand: d.opt.OnDemand, Exe: exe}, nil
+	return control.VersionResult{Version: d.opt.Version, Protocol: control.Version, PID: os.Getpid(), OnDemand: d.opt.OnDemand, Exe: exe, DataDir: d.s.DataDir}, nil
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/sirupsen/logrus"
 
@@ -38,6 +41,12 @@ func (d *daemon) add(c *call) (any, error) {
 	if p.Profile == "" || keys.AccessKeyID == "" || keys.SecretAccessKey.IsZero() {
 		return nil, &control.Error{Code: control.CodeUsage, Message: "cannot add the keys: a profile, an access key id and a secret access key are needed"}
 	}
+	if why := badName(p.Profile); why != "" {
+		return nil, &control.Error{Code: control.CodeUsage, Message: "cannot add the keys: the profile's name " + why}
+	}
+	if err := d.checkContext(p.Context); err != nil {
+		return nil, err
+	}
 	if err := d.store.wait(c.ctx); err != nil {
 		return nil, err
 	}
@@ -61,7 +70,7 @@ func (d *daemon) add(c *call) (any, error) {
 		}
 		keys.AccountID = who.AccountID
 	case errors.As(err, &up) && up.Refused:
-		return nil, cred.WithHint(fmt.Errorf("cannot add the keys: %s", up.Error()), up.Hint())
+		return nil, cred.WithHint(fmt.Errorf("cannot add the keys: %s", trimCannot(up.Error())), "compare the id and the secret with the console's")
 	default:
 		out.Warning = "the keys are stored unchecked: " + oneText(err.Error())
 	}
@@ -80,6 +89,20 @@ func (d *daemon) add(c *call) (any, error) {
 	d.refreshVaultKeys(c.ctx)
 	d.broker.Wake(p.Profile)
 	return out, nil
+}
+
+// badName says why no AWS file and no terminal could name a profile so, ""
+// where they can.
+func badName(name string) string {
+	switch {
+	case name != strings.TrimSpace(name):
+		return "begins or ends with a space"
+	case len(name) > 200:
+		return "is longer than 200 bytes"
+	case strings.ContainsFunc(name, func(r rune) bool { return unicode.IsControl(r) || r == ']' || r == '[' || r == utf8.RuneError }):
+		return "has characters that a section of an AWS file can't have"
+	}
+	return ""
 }
 
 // identify asks AWS whose keys these are, through the client that the
@@ -105,6 +128,17 @@ func (d *daemon) remove(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := d.checkContext(p.Context); err != nil {
+		return nil, err
+	}
+	// Sessions can be forgotten for good only in an open vault: half of it
+	// would look like a failure after the keys are gone.
+	if err := d.store.wait(c.ctx); err != nil {
+		return nil, err
+	}
+	if d.vault.Status().Locked {
+		return nil, cred.ErrLocked
+	}
 	if err := d.dropKey(c.ctx, p.Profile); errors.Is(err, cred.ErrNotFound) {
 		return nil, &control.Error{Code: control.CodeFailed, Message: "cannot remove the keys: profile " + p.Profile + " has none in the vault", Hint: "keyfob list shows what there is"}
 	} else if err != nil {
@@ -127,6 +161,9 @@ func (d *daemon) forget(ctx context.Context, profile string) error {
 func (d *daemon) logout(c *call) (any, error) {
 	p, err := decode[control.ProfileParams](c)
 	if err != nil {
+		return nil, err
+	}
+	if err := d.checkContext(p.Context); err != nil {
 		return nil, err
 	}
 	r := d.request(c, p.Context, cred.ViaLogin)
@@ -160,9 +197,8 @@ func (d *daemon) lock(*call) (any, error) {
 		e.server.Forget()
 	}
 	d.exec.forget()
-	if err := d.temporaryTokens(); err != nil {
-		return nil, err
-	}
+	// The tokens' key stays: a token opens nothing now, and its holder is to
+	// be told 503, not 401, which some clients take for final.
 	d.log.Info("vault locked by hand")
 	return control.Empty{}, nil
 }

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"os"
+	"reflect"
 	"strings"
 	"time"
 
@@ -118,28 +119,20 @@ func (d *daemon) readAgain(ctx context.Context, now []stamp) {
 	d.log.Info("profiles read again")
 }
 
-// bound are the open listeners for the rules of new settings, in their order:
-// rules of an endpoint that is not open wait for the next start.
-func (d *daemon) bound(s *settings.Settings) []*endpoint {
-	if len(s.Endpoints) != len(d.endpoints) {
-		return nil
-	}
-	for i, e := range s.Endpoints {
-		if e.Kind != d.endpoints[i].settings.Kind || e.Listen != d.endpoints[i].settings.Listen {
-			return nil
-		}
-	}
-	return d.endpoints
-}
-
-// reload reads settings' rules and all profiles again. Listeners stay as
-// they are: what the settings file says of them counts from the next start.
-func (d *daemon) reload(ctx context.Context) error {
+// reload reads the rules for profiles and all profiles again. Endpoints are
+// made at the start: where the settings have others now, the old ones stay
+// whole, rules included, and notice says so.
+func (d *daemon) reload(ctx context.Context) (notice string, err error) {
 	s, err := settings.Load(d.opt.Flags, func(name string) string { return d.env[name] })
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err == nil {
-		rules, rerr := newRules(s, d.bound(s))
+		if !reflect.DeepEqual(s.Endpoints, d.s.Endpoints) {
+			notice = "the endpoints of config.toml have changed: they change when keyfobd starts again"
+		}
+		next := *d.s
+		next.ProfileRules = s.ProfileRules
+		rules, rerr := newRules(&next, d.endpoints)
 		if err = rerr; err == nil {
 			d.setRules(rules)
 		}
@@ -147,10 +140,13 @@ func (d *daemon) reload(ctx context.Context) error {
 	if err != nil {
 		d.reloadErr = err
 		d.log.WithError(err).Warn("the settings are not usable, what was read before stays")
-		return err
+		return "", err
 	}
-	d.reloadErr = nil
+	if notice != "" && notice != d.reloadNotice {
+		d.log.Warn(notice)
+	}
+	d.reloadErr, d.reloadNotice = nil, notice
 	d.readAgain(ctx, d.stampFiles())
 	d.broker.Wake("")
-	return d.reloadErr
+	return notice, d.reloadErr
 }

@@ -19,7 +19,7 @@ func (d *daemon) reloadOnSignal(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-hup:
-			_ = d.reload(ctx) // logged there, and shown by status
+			_, _ = d.reload(ctx) // logged there, and shown by status
 		}
 	}
 }

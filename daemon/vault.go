@@ -82,6 +82,7 @@ func (d *daemon) recall(ctx context.Context) {
 	if err := d.grants.Load(ctx); err != nil {
 		d.log.WithError(err).Warn("cannot read the grants")
 	}
+	d.pruneGrants(ctx)
 }
 
 // resume goes on with what waited for the vault.
@@ -132,7 +133,8 @@ func (d *daemon) temporaryTokens() error {
 	if _, err := rand.Read(key[:]); err != nil {
 		return fmt.Errorf("cannot make a key: %w", err)
 	}
-	d.tokens.Store(access.NewTokens(key))
+	d.temporary = access.NewTokens(key)
+	d.tokens.Store(d.temporary)
 	return nil
 }
 
@@ -153,7 +155,7 @@ func (d *daemon) keptTokens(ctx context.Context) error {
 	default:
 		return fmt.Errorf("cannot read the key of endpoint tokens: %w", err)
 	}
-	d.tokens.Store(access.NewTokens(key))
+	d.tokens.Store(access.NewTokens(key).Accepting(d.temporary))
 	return nil
 }
 

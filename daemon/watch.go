@@ -51,7 +51,7 @@ func (d *daemon) watchFiles(ctx context.Context) {
 			d.addWatches(w, watched)
 			if now := stampOf(d.s.ConfigFile); now != config {
 				config = now
-				_ = d.reload(ctx) // logged there, and shown by status
+				_, _ = d.reload(ctx) // logged there, and shown by status
 			}
 			d.freshProfiles(ctx)
 		}

@@ -37,6 +37,7 @@ var tokenEncoding = base64.RawURLEncoding.Strict()
 // Tokens mints and verifies the session tokens of IMDSv2. They are
 // stateless: nothing is kept of a token but what stands in it.
 type Tokens struct {
+	also *Tokens   // whose tokens are good too; nil for none
 	macs sync.Pool // of hash.Hash keyed with the key, so that it is expanded once
 }
 
@@ -52,6 +53,13 @@ type Binding struct {
 func NewTokens(key [32]byte) *Tokens {
 	t := &Tokens{}
 	t.macs.New = func() any { return hmac.New(sha256.New, key[:]) }
+	return t
+}
+
+// Accepting makes the tokens of old good as well, until they end: those that
+// were made while this key could not be read. It is called before t is used.
+func (t *Tokens) Accepting(old *Tokens) *Tokens {
+	t.also = old
 	return t
 }
 
@@ -72,6 +80,14 @@ func (t *Tokens) Mint(now time.Time, ttl time.Duration, b Binding) string {
 // Verify returns when the token expires, or ErrBadToken. Its time does not
 // depend on how much of a wrong token is right.
 func (t *Tokens) Verify(token string, now time.Time, b Binding) (time.Time, error) {
+	expires, err := t.verify(token, now, b)
+	if err != nil && t.also != nil {
+		return t.also.verify(token, now, b)
+	}
+	return expires, err
+}
+
+func (t *Tokens) verify(token string, now time.Time, b Binding) (time.Time, error) {
 	if len(token) != tokenLen {
 		return time.Time{}, ErrBadToken
 	}

@@ -19,6 +19,14 @@ func (a *app) profileVar() string {
 
 // addCaller fills in what the daemon is told of the caller's environment:
 // names and places, and of keys the id alone (CONTRACT.md §2).
+// environment is what calls that choose no profile tell of the caller's.
+func (a *app) environment() control.ProfileParams {
+	var p control.ProfileParams
+	p.Named = true
+	a.addCaller(&p.Context)
+	return p
+}
+
 func (a *app) addCaller(c *control.Context) {
 	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION"} {
 		if v := a.getenv(name); v != "" {

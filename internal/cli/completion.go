@@ -193,7 +193,7 @@ func (a *app) profileNames() []string {
 	var names []string
 	if client, err := a.dial(ctx); err == nil {
 		var r control.ListResult
-		if client.Call(ctx, control.MethodList, control.Empty{}, &r, nil) == nil {
+		if client.Call(ctx, control.MethodList, a.environment(), &r, nil) == nil {
 			for _, p := range r.Profiles {
 				names = append(names, p.Name)
 			}

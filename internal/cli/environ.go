@@ -60,7 +60,8 @@ func choosesCredentials(name string) bool {
 	switch name {
 	case "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN",
 		"AWS_ACCESS_KEY", "AWS_SECRET_KEY", "AWS_CREDENTIAL_FILE", "AWS_CREDENTIAL_EXPIRATION",
-		"AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME":
+		"AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME",
+		"KEYFOB_PASSPHRASE": // it chooses none, and opens the vault: no program needs it
 		return true
 	}
 	for _, prefix := range []string{"AWS_WEB_IDENTITY_", "AWS_CONTAINER_", "AWS_EC2_METADATA_", "AWS_BEARER_TOKEN_"} {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -112,5 +113,10 @@ func (a *app) revoke(id string) error {
 	if err != nil {
 		return err
 	}
-	return client.Call(ctx, control.MethodGrantRemove, control.GrantRemoveParams{ID: id}, nil, nil)
+	err = client.Call(ctx, control.MethodGrantRemove, control.GrantRemoveParams{ID: id}, nil, nil)
+	var e *control.Error
+	if errors.As(err, &e) && e.Code == control.CodeNotFound {
+		return nil // a logout under the program revoked it
+	}
+	return err
 }

@@ -34,6 +34,7 @@ func (a *app) add(in invocation) int {
 	defer cancel()
 	var r control.AddResult
 	err = a.call(ctx, control.MethodAdd, control.AddParams{
+		Context:         a.environment().Context,
 		Profile:         name,
 		AccessKeyID:     pair.AccessKeyID,
 		SecretAccessKey: pair.SecretAccessKey,

@@ -80,7 +80,7 @@ func (a *app) unlock(invocation) int {
 	if st.Keystore.Backend == "passphrase" {
 		var err error
 		if a.stdinIsTerminal() {
-			p.Passphrase, err = askTerminal(ctx, "Passphrase of keyfob's vault: ", false)
+			p.Passphrase, err = askPassphrase(ctx, st.Keystore.New)
 		} else {
 			// An empty input leaves it to the daemon's passphrase file.
 			p.Passphrase, err = (&lineSource{from: a.Stdin}).next()
@@ -96,6 +96,26 @@ func (a *app) unlock(invocation) int {
 		return a.fail(what, err)
 	}
 	return a.print("unlocked\n")
+}
+
+// askPassphrase asks for the vault's passphrase; for a new vault twice, since
+// what is given becomes the one that opens it.
+func askPassphrase(ctx context.Context, isNew bool) (string, error) {
+	if !isNew {
+		return askTerminal(ctx, "Passphrase of keyfob's vault: ", false)
+	}
+	first, err := askTerminal(ctx, "New passphrase for keyfob's vault: ", false)
+	if err != nil {
+		return "", err
+	}
+	second, err := askTerminal(ctx, "The same once more: ", false)
+	if err != nil {
+		return "", err
+	}
+	if first != second {
+		return "", failure("cannot make the vault: the two passphrases differ", "")
+	}
+	return first, nil
 }
 
 // stop is `keyfob stop`. It starts no daemon to end it.

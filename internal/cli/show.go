@@ -87,7 +87,7 @@ func (a *app) list(invocation) int {
 	ctx, cancel := a.within(quickWait, false)
 	defer cancel()
 	var r control.ListResult
-	if err := a.call(ctx, control.MethodList, control.Empty{}, &r, a.handler("list")); err != nil {
+	if err := a.call(ctx, control.MethodList, a.environment(), &r, a.handler("list")); err != nil {
 		return a.fail("list the profiles", err)
 	}
 	if r.Profiles == nil {

@@ -85,6 +85,7 @@ const (
 	CodeInteraction    Code = "needs-person"         // exit 3
 	CodeDenied         Code = "denied"               // exit 4
 	CodeExists         Code = "exists"               // exit 1: --force replaces it
+	CodeNotFound       Code = "not-found"            // exit 1: there is no such grant
 	CodeMismatch       Code = "environment-mismatch" // exit 1
 )
 
@@ -156,6 +157,7 @@ type CredentialsResult struct {
 
 // AddParams stores a key pair in the vault.
 type AddParams struct {
+	Context                // Env alone counts
 	Profile         string `json:"profile"`
 	AccessKeyID     string `json:"access_key_id"`
 	SecretAccessKey string `json:"secret_access_key"`
@@ -243,6 +245,7 @@ type VersionResult struct {
 	PID      int    `json:"pid"`
 	OnDemand bool   `json:"on_demand"`
 	Exe      string `json:"exe"`
+	DataDir  string `json:"data_dir,omitempty"`
 }
 
 // Origin is where a value stands (CONTRACT.md §3).
@@ -294,6 +297,7 @@ type StatusResult struct {
 type KeystoreStatus struct {
 	Backend string `json:"backend"`
 	Locked  bool   `json:"locked"`
+	New     bool   `json:"new,omitempty"` // no passphrase or key was made yet
 	Error   string `json:"error,omitempty"`
 }
 

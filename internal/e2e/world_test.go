@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -83,9 +82,6 @@ type world struct {
 // ~/.aws/config, and a passphrase vault.
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	if runtime.GOOS == "windows" {
-		t.Skip("the end-to-end tests drive Unix sockets and signals")
-	}
 	if err := lookAtSources(); err != nil {
 		t.Fatal(err)
 	}

@@ -151,7 +151,11 @@ func fileError(path string, err error) error {
 	var dec *toml.DecodeError
 	if errors.As(err, &dec) {
 		row, _ := dec.Position()
-		return &Error{File: path, Line: row, Message: strings.TrimPrefix(dec.Error(), "toml: ")}
+		message := strings.TrimPrefix(dec.Error(), "toml: ")
+		if strings.Contains(message, "cannot decode") || strings.Contains(message, "struct field") {
+			message = fmt.Sprintf("the value of %q is of the wrong kind", strings.Join(dec.Key(), "."))
+		}
+		return &Error{File: path, Line: row, Message: message, Help: "see docs/settings.md"}
 	}
 	return &Error{File: path, Message: strings.SplitN(err.Error(), "\n", 2)[0]}
 }
