@@ -41,8 +41,12 @@ func (s *staticKeys) fromVault(ctx context.Context) (cred.Credentials, error) {
 	record, err := s.d.Store.Get(ctx, KeyRecord(s.link.Profile))
 	switch {
 	case errors.Is(err, cred.ErrNotFound):
+		why := "the vault has no keys of it"
+		if cause := errors.Unwrap(err); cause != nil && cause != cred.ErrNotFound || cause == nil && err != cred.ErrNotFound {
+			why = err.Error() // a vault says more of a record that it set aside
+		}
 		return cred.Credentials{}, &settingsError{
-			msg:  "cannot use profile " + s.link.Profile + ": the vault has no keys of it",
+			msg:  "cannot use profile " + s.link.Profile + ": " + why,
 			help: "keyfob add " + s.link.Profile,
 			err:  err,
 		}
