@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/gofrs/flock"
 
@@ -25,6 +26,19 @@ type controlSocket struct {
 	lock *flock.Flock
 }
 
+// endPatience is a little more than a daemon takes to end.
+const endPatience = 7 * time.Second
+
+// accepts reports whether somebody listens on the socket.
+func accepts(path string) bool {
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
 // listenControl takes the socket. A lock file beside it decides who is
 // first: it is the kernel's and dies with its holder, so that a socket left
 // by a killed daemon is known to be stale and is replaced.
@@ -35,6 +49,10 @@ func listenControl(path string) (*controlSocket, error) {
 	}
 	lock := flock.New(path+".lock", flock.SetPermissions(0o600))
 	ok, err := lock.TryLock()
+	for end := time.Now().Add(endPatience); err == nil && !ok && !accepts(path) && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond) // its holder has stopped listening: it is at its last
+		ok, err = lock.TryLock()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock the socket %s: %w", path, err)
 	}

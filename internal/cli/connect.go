@@ -67,6 +67,7 @@ func (a *app) connect(ctx context.Context) (*control.Client, error) {
 	err = client.Call(ctx, control.MethodVersion, control.Empty{}, &v, nil)
 	switch {
 	case errors.Is(err, control.ErrGone):
+		a.ending = client.ServerPID()
 		a.hangUp()
 		return a.start(ctx)
 	case err != nil:
