@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"keyfob/internal/settings"
 	"keyfob/profiles"
 )
@@ -119,22 +121,40 @@ func (d *daemon) readAgain(ctx context.Context, now []stamp) {
 	d.log.Info("profiles read again")
 }
 
-// reload reads the rules for profiles and all profiles again. Endpoints are
-// made at the start: where the settings have others now, the old ones stay
-// whole, rules included, and notice says so.
+// needsStart says what has changed in the settings that a running daemon
+// does not take up, "" for nothing.
+func needsStart(old, now *settings.Settings) string {
+	if !reflect.DeepEqual(old.Endpoints, now.Endpoints) {
+		return "the endpoints of config.toml have changed: they change when keyfobd starts again"
+	}
+	a, b := *old, *now
+	for _, s := range []*settings.Settings{&a, &b} {
+		s.Endpoints, s.ProfileRules, s.LogLevel, s.ConfigFound = nil, nil, "", false
+	}
+	if !reflect.DeepEqual(a, b) {
+		return "settings of config.toml have changed that are used when keyfobd starts again"
+	}
+	return ""
+}
+
+// reload reads the rules for profiles, the log level and all profiles again.
+// Endpoints are made at the start: where the settings have others now, the
+// old ones stay whole, rules included, and notice says so; likewise for
+// whatever else a daemon takes up at its start alone.
 func (d *daemon) reload(ctx context.Context) (notice string, err error) {
 	s, err := settings.Load(d.opt.Flags, func(name string) string { return d.env[name] })
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err == nil {
-		if !reflect.DeepEqual(s.Endpoints, d.s.Endpoints) {
-			notice = "the endpoints of config.toml have changed: they change when keyfobd starts again"
-		}
+		notice = needsStart(d.s, s)
 		next := *d.s
 		next.ProfileRules = s.ProfileRules
 		rules, rerr := newRules(&next, d.endpoints)
 		if err = rerr; err == nil {
 			d.setRules(rules)
+			if level, lerr := logrus.ParseLevel(s.LogLevel); lerr == nil {
+				d.opt.Log.SetLevel(level)
+			}
 		}
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"keyfob/keystore/keystoretest"
 )
@@ -50,5 +51,40 @@ func TestARealKeyring(t *testing.T) {
 	r = w.run(nil, "credential-process", "--profile", "deploy")
 	if r.code != 3 || !strings.Contains(r.err, "keyring") {
 		t.Errorf("no keyring: exit %d, %q", r.code, r.err)
+	}
+}
+
+// TestAKeyringThatComesLater: a daemon without a keyring lives, says what it
+// lacks, and goes on by itself once there is one.
+func TestAKeyringThatComesLater(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("the daemon looks once a minute")
+	}
+	s := keystoretest.StartSecretService(t)
+	w := newWorld(t)
+	w.env["KEYFOB_KEYSTORE"] = ""
+	w.env["KEYFOB_PASSPHRASE_FILE"] = ""
+	for _, kv := range s.Env("") {
+		k, v, _ := strings.Cut(kv, "=")
+		w.env[k] = v
+	}
+	w.env["HOME"], w.env["XDG_DATA_HOME"], w.env["XDG_CONFIG_HOME"] = w.home, w.path("share"), w.path("config")
+	w.addKeys("base")
+	first := w.credentials("deploy")
+	w.must(nil, "stop")
+	s.Lock()
+	if r := w.run(nil, "credential-process", "--profile", "deploy"); r.code != 3 {
+		t.Fatalf("with a locked keyring: exit %d, %q", r.code, r.err)
+	}
+	pid := w.daemonPID()
+	s.Unlock() // nobody tells the daemon
+	for end := time.Now().Add(100 * time.Second); w.status().Keystore.Locked; time.Sleep(time.Second) {
+		if time.Now().After(end) {
+			t.Fatalf("after 100 s: %+v", w.status().Keystore)
+		}
+	}
+	if again := w.credentials("deploy"); again != first || w.daemonPID() != pid {
+		t.Errorf("other credentials or another daemon: pid %d, %d", w.daemonPID(), pid)
 	}
 }
