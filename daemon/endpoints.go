@@ -104,7 +104,7 @@ func (d *daemon) learnFacts() {
 	for _, e := range d.endpoints {
 		f := &imds.Facts{Hostname: host}
 		// An unknown profile has no role to list.
-		if p, err := d.files.Resolve(profiles.Query{Profile: e.settings.Profile, ProfileOrigin: profiles.Origin{Kind: profiles.FromFlag, Name: "--profile"}}); err == nil {
+		if p, err := d.files.Resolve(named(e.settings.Profile)); err == nil {
 			f.RoleName = imds.RoleName(lastRole(p), e.settings.Profile)
 			f.Region = p.Region
 		}

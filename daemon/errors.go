@@ -52,7 +52,7 @@ func (d *daemon) wireError(err error, what string) *control.Error {
 
 // sentence is err's text as one line that begins with "cannot".
 func sentence(err error, what string) string {
-	text := strings.Join(strings.Fields(err.Error()), " ")
+	text := oneText(err.Error())
 	if !strings.HasPrefix(text, "cannot ") {
 		text = fmt.Sprintf("cannot %s: %s", what, text)
 	}

@@ -35,10 +35,8 @@ type execEndpoint struct {
 // start opens the endpoint if it is not open and returns its address. The
 // server belongs to the daemon's group.
 func (x *execEndpoint) start(d *daemon) (string, error) {
-	for _, e := range d.endpoints {
-		if e.settings.Kind == cred.ViaContainer {
-			return e.listener.Addr().String(), nil
-		}
+	if e := d.containerEndpoint(); e != nil {
+		return e.listener.Addr().String(), nil
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -197,7 +195,7 @@ func (d *daemon) grantAdd(c *call) (any, error) {
 		}
 	} else if err := d.mayHave(c, spec); err != nil {
 		return nil, err
-	} else if !d.hasContainerEndpoint() {
+	} else if d.containerEndpoint() == nil {
 		return nil, &control.Error{Code: control.CodeFailed, Message: "cannot make the grant: there is no container endpoint",
 			Hint: "--container 127.0.0.1:PORT for keyfobd, or an [[endpoint]] with kind = \"container\" in config.toml"}
 	}
@@ -228,13 +226,14 @@ func (d *daemon) mayHave(c *call, spec access.GrantSpec) error {
 	return nil
 }
 
-func (d *daemon) hasContainerEndpoint() bool {
+// containerEndpoint is the first one of the settings, nil for none.
+func (d *daemon) containerEndpoint() *endpoint {
 	for _, e := range d.endpoints {
 		if e.settings.Kind == cred.ViaContainer {
-			return true
+			return e
 		}
 	}
-	return false
+	return nil
 }
 
 func (d *daemon) describeGrant(out *control.GrantResult, g access.Grant, addr string) {
@@ -251,11 +250,8 @@ func (d *daemon) grantList(c *call) (any, error) {
 	}
 	out := control.GrantListResult{Grants: []control.GrantResult{}}
 	addr := d.exec.address()
-	for _, e := range d.endpoints {
-		if e.settings.Kind == cred.ViaContainer {
-			addr = e.listener.Addr().String()
-			break
-		}
+	if e := d.containerEndpoint(); e != nil {
+		addr = e.listener.Addr().String()
 	}
 	for _, g := range d.grants.List() {
 		var r control.GrantResult

@@ -29,6 +29,18 @@ func (d *daemon) rootAllowed(profile string) bool {
 	return err == nil
 }
 
+// allowRoot keeps what was said of this pair, and forgets what was said of
+// the one before it.
+func (d *daemon) allowRoot(ctx context.Context, profile string, allow bool) error {
+	if allow {
+		return d.vault.Put(ctx, rootRecords+profile, cred.NewSecret("yes"))
+	}
+	if err := d.vault.Delete(ctx, rootRecords+profile); !errors.Is(err, cred.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
 const checkTimeout = 15 * time.Second
 
 // add stores a long-lived pair after asking AWS whose it is.
@@ -74,13 +86,11 @@ func (d *daemon) add(c *call) (any, error) {
 	default:
 		out.Warning = "the keys are stored unchecked: " + oneText(err.Error())
 	}
-	if err := d.vault.Put(c.ctx, record, sts.EncodeKeys(keys)); err != nil {
+	if err := d.allowRoot(c.ctx, p.Profile, p.AllowRoot); err != nil {
 		return nil, err
 	}
-	if who.Root {
-		if err := d.vault.Put(c.ctx, rootRecords+p.Profile, cred.NewSecret("yes")); err != nil {
-			return nil, err
-		}
+	if err := d.vault.Put(c.ctx, record, sts.EncodeKeys(keys)); err != nil {
+		return nil, err
 	}
 	if w := d.vault.Status().Warning; w != "" && out.Warning == "" {
 		out.Warning = w
@@ -112,7 +122,7 @@ func (d *daemon) identify(ctx context.Context, profile string, keys cred.Credent
 	defer cancel()
 	vault := d.vaultKeys(ctx)
 	vault[profile] = profiles.VaultKey{AccessKeyID: keys.AccessKeyID}
-	p, err := d.readProfiles(vault).Resolve(profiles.Query{Profile: profile, ProfileOrigin: profiles.Origin{Kind: profiles.FromFlag, Name: "--profile"}})
+	p, err := d.readProfiles(vault).Resolve(named(profile))
 	if err != nil {
 		return sts.Caller{}, err
 	}
@@ -186,7 +196,7 @@ func (d *daemon) resolve(name string) (*profiles.Profile, error) {
 	d.mu.Lock()
 	set := d.files
 	d.mu.Unlock()
-	return set.Resolve(profiles.Query{Profile: name, ProfileOrigin: profiles.Origin{Kind: profiles.FromFlag, Name: "--profile"}})
+	return set.Resolve(named(name))
 }
 
 func (d *daemon) lock(*call) (any, error) {
@@ -211,7 +221,7 @@ func (d *daemon) unlockByHand(c *call) (any, error) {
 	if err := d.store.wait(c.ctx); err != nil {
 		return nil, err
 	}
-	if err := d.unlock(c.ctx, cred.NewSecret(p.Passphrase)); err != nil {
+	if err := d.vault.Unlock(c.ctx, cred.NewSecret(p.Passphrase)); err != nil {
 		return nil, err
 	}
 	d.lockedByHand.Store(false)

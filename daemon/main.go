@@ -136,7 +136,7 @@ func runForeground(flags settings.Flags, version string, onDemand bool, stderr i
 
 // oneLine is an error's text for a person: one line, "cannot …".
 func oneLine(err error) string {
-	text := strings.Join(strings.Fields(err.Error()), " ")
+	text := oneText(err.Error())
 	if !strings.HasPrefix(text, "cannot ") && !strings.HasPrefix(text, "unknown command") {
 		text = "cannot start: " + text
 	}
@@ -145,7 +145,7 @@ func oneLine(err error) string {
 
 func hintLine(err error) string {
 	if h := hintOf(err); h != "" {
-		return "hint: " + strings.Join(strings.Fields(h), " ") + "\n"
+		return "hint: " + oneText(h) + "\n"
 	}
 	return ""
 }

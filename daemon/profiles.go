@@ -43,6 +43,11 @@ func (d *daemon) readProfiles(vault map[string]profiles.VaultKey) *profiles.Set 
 	return profiles.Load(in)
 }
 
+// named is the query for a profile that was named, as by a flag.
+func named(profile string) profiles.Query {
+	return profiles.Query{Profile: profile, ProfileOrigin: profiles.Origin{Kind: profiles.FromFlag, Name: "--profile"}}
+}
+
 // stamp tells whether a file is still the one that was read. Size and
 // times beside the name are what a stat gives for nothing.
 type stamp struct {

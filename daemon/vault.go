@@ -49,7 +49,7 @@ func (s *startingStore) Put(ctx context.Context, name string, value cred.Secret)
 
 // firstUnlock opens the vault behind the ready listeners.
 func (d *daemon) firstUnlock(ctx context.Context) {
-	err := d.unlock(ctx, cred.Secret{})
+	err := d.vault.Unlock(ctx, cred.Secret{}) // by the keyring or the configured passphrase
 	if err == nil {
 		d.recall(ctx) // before anybody is served who could have a token of the last run
 	}
@@ -59,12 +59,6 @@ func (d *daemon) firstUnlock(ctx context.Context) {
 		return
 	}
 	d.resume(ctx)
-}
-
-// unlock opens the vault; with an empty passphrase by the keyring or the
-// configured passphrase.
-func (d *daemon) unlock(ctx context.Context, passphrase cred.Secret) error {
-	return d.vault.Unlock(ctx, passphrase)
 }
 
 // unlocked brings in what the vault holds, after each unlock.
@@ -110,7 +104,7 @@ func (d *daemon) retryUnlock(ctx context.Context) {
 	if !st.Locked || d.lockedByHand.Load() || !d.passes(st.Err) {
 		return
 	}
-	if d.unlock(ctx, cred.Secret{}) == nil {
+	if d.vault.Unlock(ctx, cred.Secret{}) == nil {
 		d.log.Info("the keyring is back, vault unlocked")
 		d.unlocked(ctx)
 	}

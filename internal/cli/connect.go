@@ -57,10 +57,9 @@ func (a *app) connect(ctx context.Context) (*control.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.sameDataDir(ctx, client); err != nil {
-		return nil, err
-	}
-	if !control.Older("0.0.0", a.Version) { // a build without a version replaces nobody
+	dataDir := a.flags.DataDir != "" || a.getenv("KEYFOB_DATA_DIR") != ""
+	released := control.Older("0.0.0", a.Version) // a build without a version replaces nobody
+	if !dataDir && !released {
 		return client, nil
 	}
 	var v control.VersionResult
@@ -73,27 +72,27 @@ func (a *app) connect(ctx context.Context) (*control.Client, error) {
 	case err != nil:
 		return nil, err
 	}
-	if v.OnDemand && control.Older(v.Version, a.Version) {
+	if dataDir {
+		if err := a.sameDataDir(v.DataDir); err != nil {
+			a.hangUp()
+			return nil, err
+		}
+	}
+	if released && v.OnDemand && control.Older(v.Version, a.Version) {
 		return a.restart(ctx)
 	}
 	return client, nil
 }
 
 // sameDataDir refuses a daemon with another vault than the one that was named
-// by a flag or variable: keys must not go where nobody looks for them.
-func (a *app) sameDataDir(ctx context.Context, client *control.Client) error {
-	if a.flags.DataDir == "" && a.getenv("KEYFOB_DATA_DIR") == "" {
-		return nil
-	}
+// by a flag or variable: keys must not go where nobody looks for them. theirs
+// is "" for a daemon that does not tell.
+func (a *app) sameDataDir(theirs string) error {
 	s, err := a.settings()
-	if err != nil {
+	if err != nil || theirs == "" || theirs == s.DataDir {
 		return err
 	}
-	var v control.VersionResult
-	if err := client.Call(ctx, control.MethodVersion, control.Empty{}, &v, nil); err != nil || v.DataDir == "" || v.DataDir == s.DataDir {
-		return nil // a failure is the call's own to tell
-	}
-	return failure("cannot use the data directory "+s.DataDir+": the running daemon has "+v.DataDir, "keyfob stop ends it; or another --socket for another daemon")
+	return failure("cannot use the data directory "+s.DataDir+": the running daemon has "+theirs, "keyfob stop ends it; or another --socket for another daemon")
 }
 
 // replaceOlder replaces an older daemon, if it was started on demand. The

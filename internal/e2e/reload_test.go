@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"keyfob/internal/fakeaws"
 )
 
 // eventually waits until ok says so: for what a daemon does by itself.
@@ -108,5 +110,40 @@ func TestOneDaemonForADataDirectory(t *testing.T) {
 	r := w.finish(cmd)
 	if r.code != 1 || !strings.Contains(r.err, w.path("data")) || !strings.Contains(r.err, fmt.Sprint(w.daemonPID())) {
 		t.Errorf("exit %d, %q", r.code, r.err)
+	}
+}
+
+// TestKeysGoWhereTheyWereSent: a command that names another data directory
+// than the running daemon's is refused, and nothing is stored.
+func TestKeysGoWhereTheyWereSent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(nil, "status")
+	r := w.run(w.keysJSON(), "add", "base", "--data-dir", w.path("data2"))
+	if r.code != 1 || !strings.Contains(r.err, w.path("data2")) || !strings.Contains(r.err, w.path("data")+"\n") {
+		t.Errorf("exit %d, %q", r.code, r.err)
+	}
+	if out := w.must(nil, "list", "--json").out; strings.Contains(out, "static-keys") {
+		t.Errorf("the keys were stored: %s", out)
+	}
+}
+
+// TestRootIsAllowedForOnePair: what --allow-root said of one pair does not
+// hold for the next.
+func TestRootIsAllowedForOnePair(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id, secret := w.aws.AddUser(fakeaws.UserSpec{Root: true})
+	root := []byte(fmt.Sprintf(`{"AccessKeyId":%q,"SecretAccessKey":%q}`, id, secret))
+	if r := w.run(root, "add", "p"); r.code != 1 || !strings.Contains(r.err, "root") {
+		t.Errorf("without the flag: exit %d, %q", r.code, r.err)
+	}
+	w.must(root, "add", "p", "--allow-root")
+	if _, err := os.Stat(w.path("data/vault/allow-root+p.rec")); err != nil {
+		t.Fatalf("where is it noted: %v", err)
+	}
+	w.must(w.keysJSON(), "add", "p", "--force")
+	if _, err := os.Stat(w.path("data/vault/allow-root+p.rec")); err == nil {
+		t.Error("root stays allowed for the next pair")
 	}
 }
