@@ -81,7 +81,7 @@ if [ "$ok" != 0 ]; then
 fi
 
 say "skipped"
-grep -hE -A3 '^ *--- SKIP' "$log" | grep -vE '^ *--- (PASS|FAIL)|^=== |^--$' || true
+grep -hE -B1 '^ *--- SKIP' "$log" | grep -vE '^--$|^=== ' || true
 for s in "${skipped[@]}"; do echo "skipped: $s"; done
 pass=$(grep -cE '^ *--- PASS' "$log" || true)
 fail=$(grep -cE '^ *--- FAIL' "$log" || true)
