@@ -206,6 +206,10 @@ func parseRecovery(s cred.Secret) ([]byte, bool) {
 		}
 		return r
 	}, strings.ToUpper(s.Reveal()))
+	// The decoder would drop what is typed past the last whole byte.
+	if len(text) != recoveryEncoding.EncodedLen(recoveryRandom+recoveryCheck) {
+		return nil, false
+	}
 	b, err := recoveryEncoding.DecodeString(text)
 	if err != nil || len(b) != recoveryRandom+recoveryCheck {
 		return nil, false
