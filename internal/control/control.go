@@ -62,6 +62,16 @@ type Prompt struct {
 	Serial      string `json:"serial,omitempty"`
 	Text        string `json:"text"`
 	Error       string `json:"error,omitempty"` // why the last answer was not taken
+	// The rest is by Kind: "browser" (open URL; answer "no-browser" where
+	// none can be opened, else nothing: the daemon gets the redirect),
+	// "device" (show URL and UserCode, answer nothing), "code" (show URL, ask
+	// for text), "saml" (drive a browser to URL and answer the assertion that
+	// is posted to SAMLEndpoint), "confirm" and "choice" (one of Choices).
+	URL          string   `json:"url,omitempty"`
+	UserCode     string   `json:"user_code,omitempty"`
+	Choices      []string `json:"choices,omitempty"`
+	Program      string   `json:"program,omitempty"`
+	SAMLEndpoint string   `json:"saml_endpoint,omitempty"`
 }
 
 // Answer is the client's line after a Prompt: a Value, or Refused.
@@ -117,6 +127,7 @@ const (
 	MethodStop        = "stop"         // Empty -> Empty, then the daemon ends
 	MethodReload      = "reload"       // Empty -> Empty
 	MethodVersion     = "version"      // Empty -> VersionResult
+	MethodAnswer      = "answer"       // AnswerParams -> Empty, with prompts between
 )
 
 // Empty is the Params or Result of a method that has none.
@@ -141,6 +152,20 @@ type Context struct {
 type CredentialsParams struct {
 	Context
 	Via string `json:"via,omitempty"` // "credential-process" (default), "exec", "env"
+	SessionPolicy
+}
+
+// SessionPolicy narrows the session that is handed out (CONTRACT.md §4's
+// session_policy, for one call): the same role with less.
+type SessionPolicy struct {
+	Policy     string   `json:"policy,omitempty"` // a JSON policy document
+	PolicyARNs []string `json:"policy_arns,omitempty"`
+}
+
+// AnswerParams names an interaction that waits, as Status lists it. The
+// daemon puts it to the client as a Prompt.
+type AnswerParams struct {
+	Interaction string `json:"interaction,omitempty"` // "" for the oldest
 }
 
 // CredentialsResult is the credential_process document, with the six fields
@@ -183,6 +208,11 @@ type LoginParams struct {
 	Context
 	Force bool   `json:"force,omitempty"`
 	Code  string `json:"code,omitempty"` // an MFA code given ahead; else it is prompted for
+	// Device and Remote choose another way than a browser of this machine;
+	// Assertion is a SAML assertion given ahead (base64, secret).
+	Device    bool   `json:"device,omitempty"`
+	Remote    bool   `json:"remote,omitempty"`
+	Assertion string `json:"assertion,omitempty"`
 }
 
 // LoginResult says how long the session lasts.
@@ -210,6 +240,7 @@ type GrantParams struct {
 	ExecPID   int      `json:"exec_pid,omitempty"`
 	AnyUser   bool     `json:"any_user,omitempty"`
 	Relative  bool     `json:"relative,omitempty"`
+	SessionPolicy
 }
 
 // GrantResult is a grant as its creator sees it. The token stands in
@@ -331,6 +362,7 @@ type InteractionStatus struct {
 	Profile  string `json:"profile"`
 	URL      string `json:"url,omitempty"`
 	UserCode string `json:"user_code,omitempty"`
+	Program  string `json:"program,omitempty"` // who asks, of kind "confirm"
 	Since    string `json:"since"`
 	Expires  string `json:"expires"`
 	Waiting  int    `json:"waiting"`

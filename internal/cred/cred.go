@@ -73,10 +73,12 @@ type Request struct {
 	Implicit bool
 	RoleARN  string // by --role-arn, in place of the profile's own; "" for none
 	Region   string // overrides the profile's, "" for none
-	Policy   string // session policy of the endpoint or grant, "" for none
+	Policy   string // session policy of the endpoint, the grant or exec, by SessionPolicy.Encode; "" for none
 	Grant    string // id of the grant that opened the endpoint and that the caller may use, "" for none
 	MayAsk   bool   // the caller can wait for a person
-	Via      Endpoint
+	// Signin is how the person wants to sign in, nil for the usual way.
+	Signin *Signin
+	Via    Endpoint
 }
 
 // LinkKey names one link of a chain by what decides its credentials: its
