@@ -128,6 +128,8 @@ const (
 	MethodReload      = "reload"       // Empty -> Empty
 	MethodVersion     = "version"      // Empty -> VersionResult
 	MethodAnswer      = "answer"       // AnswerParams -> Empty, with prompts between
+	MethodAudit       = "audit"        // AuditParams -> AuditResult
+	MethodAuditVerify = "audit-verify" // Empty -> AuditVerifyResult
 )
 
 // Empty is the Params or Result of a method that has none.
@@ -366,4 +368,39 @@ type InteractionStatus struct {
 	Since    string `json:"since"`
 	Expires  string `json:"expires"`
 	Waiting  int    `json:"waiting"`
+}
+
+// AuditParams chooses entries of the audit log; an empty field chooses all.
+type AuditParams struct {
+	Profile     string `json:"profile,omitempty"`
+	Program     string `json:"program,omitempty"` // a path, or the last part of one
+	AccessKeyID string `json:"access_key_id,omitempty"`
+	Event       string `json:"event,omitempty"` // "handout" or "refusal"
+	Since       string `json:"since,omitempty"` // RFC 3339
+	Until       string `json:"until,omitempty"`
+	Limit       int    `json:"limit,omitempty"` // the newest so many, 0 for all
+	// After continues where an AuditResult ended: its Next.
+	After string `json:"after,omitempty"`
+}
+
+// AuditResult is a page of entries, oldest first, as they stand in the file
+// (CONTRACT.md §8).
+type AuditResult struct {
+	Entries []json.RawMessage `json:"entries"`
+	Next    string            `json:"next,omitempty"` // "" at the end
+}
+
+// AuditVerifyResult says whether the chain of the audit log is whole.
+type AuditVerifyResult struct {
+	OK      bool   `json:"ok"`
+	Entries int    `json:"entries"`
+	Files   int    `json:"files"`
+	First   string `json:"first,omitempty"` // time of the oldest entry
+	Last    string `json:"last,omitempty"`
+	// Where it is broken.
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// Warnings are what is odd and no break: entries lost to a full disk.
+	Warnings []string `json:"warnings,omitempty"`
 }
