@@ -41,6 +41,22 @@ install_what_is_missing() {
   fi
 }
 
+# what_failed prints what the failed tests of `go test -v` said, and what was
+# said outside of any test where a package failed (a panic, a build error).
+what_failed() {
+  awk '
+    function forget(k) { for (k in said) delete said[k]; for (k in failed) delete failed[k]; name = "" }
+    /^=== (RUN|CONT|NAME) / { name = $3; next }
+    /^=== PAUSE / { next }
+    /^ *--- FAIL: / { failed[$3] = 1; name = $3 }
+    /^ *--- (PASS|SKIP): / { name = $3; next }
+    /^FAIL\t/ { for (k in said) if (k in failed || k == "") print said[k]; print; forget(); next }
+    /^ok  \t/ || /^\?   \t/ { forget(); next }
+    /^panic: |^fatal error: |^WARNING: DATA RACE|^# / { failed[name] = 1 }
+    length(said[name]) < 20000 { said[name] = said[name] $0 "\n" }
+  ' "$1"
+}
+
 [ "${1:-}" = --install ] && install_what_is_missing
 export KEYFOB_TEST_JS=${KEYFOB_TEST_JS:-$cache/js}
 
@@ -77,7 +93,7 @@ go test $race -timeout 15m -v ./... >"$log" 2>&1 || ok=$?
 grep -E '^(ok|FAIL|\?|panic:|--- FAIL)|^    --- FAIL' "$log" || true
 if [ "$ok" != 0 ]; then
   say "what failed"
-  grep -vE '^(=== (RUN|PAUSE|CONT|NAME)|    --- (PASS|SKIP)|--- (PASS|SKIP)|        --- PASS)' "$log" | tail -300
+  what_failed "$log"
 fi
 
 say "skipped"
