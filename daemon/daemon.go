@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -37,7 +36,9 @@ type Options struct {
 	OnDemand bool     // end after Settings.IdleExit without callers
 	Env      []string // KEY=value, the environment that counts as the daemon's
 	Log      *logrus.Logger
-	Ready    func() // called once every listener accepts
+	// LogFormat is the format where the settings name none: text or json.
+	LogFormat string
+	Ready     func() // called once every listener accepts
 }
 
 // Run serves until ctx ends or a client asks it to stop, and returns after
@@ -58,7 +59,7 @@ func Run(ctx context.Context, opt Options) error {
 // daemon is one running keyfobd.
 type daemon struct {
 	opt     Options
-	s       *settings.Settings
+	config  atomic.Pointer[config] // see conf
 	log     *logrus.Entry
 	env     map[string]string
 	started time.Time
@@ -79,12 +80,11 @@ type daemon struct {
 	rules     atomic.Pointer[access.RuleSet]
 	skew      atomic.Int64 // AWS's clock minus ours in nanoseconds, as last told
 
-	endpoints []*endpoint
-	exec      execEndpoint
-	issued    issuedKeys
+	serving atomic.Pointer[[]*endpoint] // see endpoints
+	exec    execEndpoint
+	issued  issuedKeys
 
-	lockedByHand atomic.Bool        // `keyfob lock`: nothing is handed out
-	withoutEnv   *settings.Settings // the settings without AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE
+	lockedByHand atomic.Bool // `keyfob lock`: nothing is handed out
 
 	group    *errgroup.Group
 	life     context.Context // of the group
@@ -93,13 +93,18 @@ type daemon struct {
 	conns    connections
 	firstTry chan struct{} // closed when the first unlock was tried
 
-	// mu guards the files' state: one reload at a time.
-	mu        sync.Mutex
-	files     *profiles.Set
-	stamps    []stamp
-	reloadErr error
+	// mu guards what follows, and changes of config and serving: one reload
+	// at a time.
+	mu            sync.Mutex
+	files         *profiles.Set
+	stamps        []stamp // of the AWS files
+	settingStamps []stamp // of config.toml and the files that it names
+	reloadErr     error
 	// reloadNotice is what a reload could not change, "" for nothing.
 	reloadNotice string
+	leaving      []*endpoint // removed, and not ended yet
+
+	rewatch chan struct{} // cap 1: other files may have to be watched
 }
 
 // errStopped is the cause of an end that a client asked for.
@@ -111,41 +116,45 @@ var errIdle = errors.New("nobody has asked for a while")
 func newDaemon(opt Options) (_ *daemon, err error) {
 	d := &daemon{
 		opt:      opt,
-		s:        opt.Settings,
 		log:      logrus.NewEntry(opt.Log),
 		env:      environment(opt.Env),
 		started:  time.Now(),
 		uid:      peer.Self(),
 		firstTry: make(chan struct{}),
+		rewatch:  make(chan struct{}, 1),
 	}
+	d.serving.Store(&[]*endpoint{})
 	defer func() {
 		if err != nil {
 			d.close()
 		}
 	}()
-	without := maps.Clone(d.env)
-	delete(without, "AWS_CONFIG_FILE")
-	delete(without, "AWS_SHARED_CREDENTIALS_FILE")
-	if d.withoutEnv, err = settings.Load(opt.Flags, func(name string) string { return without[name] }); err != nil {
+	d.settingStamps = []stamp{stampOf(opt.Settings.ConfigFile)}
+	conf, err := newConfig(opt.Settings, opt.Flags, func(name string) string { return d.env[name] }, func(path string) {
+		d.settingStamps = append(d.settingStamps, stampOf(path))
+	})
+	if err != nil {
 		return nil, err
 	}
+	d.config.Store(conf)
+	d.warnUnjudged(conf)
 	if d.uid == "" {
 		return nil, errors.New("cannot tell which user this daemon runs as")
 	}
-	if err := checkDataDir(d.s.DataDir); err != nil {
+	if err := checkDataDir(d.conf().DataDir); err != nil {
 		return nil, err
 	}
-	if d.socket, err = listenControl(d.s.Socket); err != nil {
+	if d.socket, err = listenControl(d.conf().Socket); err != nil {
 		return nil, err
 	}
-	if d.dirLock, err = lockDataDir(d.s.DataDir); err != nil {
+	if d.dirLock, err = lockDataDir(d.conf().DataDir); err != nil {
 		return nil, err
 	}
 	d.vault, err = keystore.Open(keystore.Config{
-		Dir:            filepath.Join(d.s.DataDir, "vault"),
-		Backend:        d.s.Keystore,
-		PassphraseFile: d.s.PassphraseFile,
-		Passphrase:     cred.NewSecret(d.s.RevealPassphrase()),
+		Dir:            filepath.Join(d.conf().DataDir, "vault"),
+		Backend:        d.conf().Keystore,
+		PassphraseFile: d.conf().PassphraseFile,
+		Passphrase:     cred.NewSecret(d.conf().RevealPassphrase()),
 		Log:            d.log,
 	})
 	if err != nil {
@@ -157,35 +166,36 @@ func newDaemon(opt Options) (_ *daemon, err error) {
 	if err := d.temporaryTokens(); err != nil {
 		return nil, err
 	}
-	if err := d.bindEndpoints(); err != nil {
-		return nil, err
-	}
-	rules, err := newRules(d.s, d.endpoints)
+	first, err := d.prepareEndpoints(context.Background(), conf)
 	if err != nil {
 		return nil, err
 	}
-	d.rules.Store(rules)
+	defer func() {
+		if err != nil {
+			first.undo()
+		}
+	}()
 	d.notifier = d.newNotifier()
-	d.queue = interact.NewQueue(interact.Config{Expiry: d.s.SignInTimeout, Log: d.log})
-	d.grants = access.OpenGrants(d.vault, filepath.Join(d.s.DataDir, "grants"))
+	d.queue = interact.NewQueue(interact.Config{Expiry: d.conf().SignInTimeout, Log: d.log})
+	d.grants = access.OpenGrants(d.vault, filepath.Join(d.conf().DataDir, "grants"))
 	d.broker = broker.New(broker.Config{
 		Sources:       (*sources)(d),
 		Store:         d.store,
 		Asker:         d.queue,
-		Rules:         rules,
-		SigninTimeout: d.s.SignInTimeout,
+		Rules:         first.rules,
+		SigninTimeout: d.conf().SignInTimeout,
 		Announce:      d.announce,
 		Log:           d.log,
 	})
-	d.makeServers()
+	first.commit()
 	d.loadProfiles()
 	return d, nil
 }
 
 // close frees what newDaemon opened; run has ended by then.
 func (d *daemon) close() {
-	for _, e := range d.endpoints {
-		_ = e.listener.Close()
+	for _, e := range d.endpoints() {
+		e.close()
 	}
 	if d.vault != nil {
 		_ = d.vault.Close()
@@ -211,15 +221,11 @@ func (d *daemon) run(ctx context.Context) error {
 	d.group, gctx = errgroup.WithContext(ctx)
 	d.life = gctx
 	d.group.Go(func() error { return d.broker.Run(gctx) })
-	for _, e := range d.endpoints {
-		d.group.Go(func() error {
-			// Connections wait in the listener's queue for the moment that
-			// an unlock takes: who has a token or a grant of the last run
-			// must not be refused before those are known again.
-			d.awaitFirstTry(gctx, e.settings.Kind)
-			return e.server.Run(gctx)
-		})
+	d.mu.Lock()
+	for _, e := range d.endpoints() {
+		d.serve(e)
 	}
+	d.mu.Unlock()
 	d.group.Go(func() error { return d.serveControl(gctx) })
 	d.group.Go(func() error { d.firstUnlock(gctx); return nil })
 	d.group.Go(func() error { return d.keepHouse(gctx) })
@@ -235,7 +241,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.group.Go(func() error { return d.reloadOnSignal(gctx) })
 	d.group.Go(func() error { d.watchFiles(gctx); return nil })
 
-	d.log.WithFields(logrus.Fields{logging.Version: d.opt.Version, logging.Socket: d.s.Socket, logging.Backend: d.s.Keystore}).Info("keyfobd is ready")
+	d.log.WithFields(logrus.Fields{logging.Version: d.opt.Version, logging.Socket: d.conf().Socket, logging.Backend: d.conf().Keystore}).Info("keyfobd is ready")
 	if d.opt.Ready != nil {
 		d.opt.Ready()
 	}
@@ -293,7 +299,7 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 		if n := d.calls.Load(); n != last || d.hasExecGrants() {
 			last, since = n, time.Now().Round(0)
 		}
-		if d.opt.OnDemand && time.Now().Round(0).Sub(since) >= d.s.IdleExit {
+		if d.opt.OnDemand && time.Now().Round(0).Sub(since) >= d.conf().IdleExit {
 			d.stop(errIdle)
 		}
 	}
@@ -367,32 +373,6 @@ func besideSelf(name string) (string, error) {
 		return "", fmt.Errorf("cannot find %s beside %s: %w", name, self, err)
 	}
 	return p, nil
-}
-
-// newRules makes the rules of access from the settings. A rule is found by
-// the address of its listener, which for a port of 0 is known only when it
-// is bound: bound are the listeners in the order of the settings, nil where
-// the rules are only checked.
-func newRules(s *settings.Settings, bound []*endpoint) (*access.RuleSet, error) {
-	cfg := access.RulesConfig{Owner: peer.Self()}
-	for i, e := range s.Endpoints {
-		listen := e.Listen
-		if i < len(bound) {
-			listen = bound[i].listener.Addr().String()
-		}
-		cfg.Endpoints = append(cfg.Endpoints, access.EndpointRule{Kind: e.Kind, Listen: listen, Profile: e.Profile,
-			AllowUsers: e.AllowUsers, AllowPrograms: e.AllowPrograms, AllowUnidentified: e.AllowUnidentified})
-	}
-	for _, r := range s.ProfileRules {
-		cfg.Profiles = append(cfg.Profiles, access.ProfileRule{Name: r.Name, AllowUsers: r.AllowUsers, AllowPrograms: r.AllowPrograms})
-	}
-	return access.NewRules(cfg)
-}
-
-// setRules swaps the rules everywhere.
-func (d *daemon) setRules(r *access.RuleSet) {
-	d.rules.Store(r)
-	d.broker.SetRules(r)
 }
 
 // check judges a caller by the current rules.

@@ -36,7 +36,7 @@ type execEndpoint struct {
 // server belongs to the daemon's group.
 func (x *execEndpoint) start(d *daemon) (string, error) {
 	if e := d.containerEndpoint(); e != nil {
-		return e.listener.Addr().String(), nil
+		return e.address(), nil
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -85,8 +85,8 @@ func (x *execEndpoint) address() string {
 	return x.listener.Addr().String()
 }
 
-func (d *daemon) portFile() string { return filepath.Join(d.s.DataDir, "exec-port") }
-func (d *daemon) execDir() string  { return filepath.Join(d.s.DataDir, "exec") }
+func (d *daemon) portFile() string { return filepath.Join(d.conf().DataDir, "exec-port") }
+func (d *daemon) execDir() string  { return filepath.Join(d.conf().DataDir, "exec") }
 
 // keptPort is the port of the last time, 0 for none.
 func (d *daemon) keptPort() int {
@@ -102,12 +102,12 @@ func (d *daemon) keptPort() int {
 }
 
 func (d *daemon) keepPort(port int) error {
-	if old, err := filepath.Glob(filepath.Join(d.s.DataDir, ".exec-port-*")); err == nil {
+	if old, err := filepath.Glob(filepath.Join(d.conf().DataDir, ".exec-port-*")); err == nil {
 		for _, p := range old { // of a daemon that was killed here
 			_ = os.Remove(p)
 		}
 	}
-	tmp, err := os.CreateTemp(d.s.DataDir, ".exec-port-*")
+	tmp, err := os.CreateTemp(d.conf().DataDir, ".exec-port-*")
 	if err != nil {
 		return fmt.Errorf("cannot keep the port of exec: %w", err)
 	}
@@ -228,8 +228,8 @@ func (d *daemon) mayHave(c *call, spec access.GrantSpec) error {
 
 // containerEndpoint is the first one of the settings, nil for none.
 func (d *daemon) containerEndpoint() *endpoint {
-	for _, e := range d.endpoints {
-		if e.settings.Kind == cred.ViaContainer {
+	for _, e := range d.endpoints() {
+		if e.kind == cred.ViaContainer {
 			return e
 		}
 	}
@@ -251,7 +251,7 @@ func (d *daemon) grantList(c *call) (any, error) {
 	out := control.GrantListResult{Grants: []control.GrantResult{}}
 	addr := d.exec.address()
 	if e := d.containerEndpoint(); e != nil {
-		addr = e.listener.Addr().String()
+		addr = e.address()
 	}
 	for _, g := range d.grants.List() {
 		var r control.GrantResult

@@ -81,8 +81,8 @@ func (d *daemon) checkContext(c control.Context) error {
 			Hint:    hint + ", or `keyfob stop` so that a daemon starts with yours"}
 	}
 	for _, f := range []struct{ name, own, without string }{
-		{"AWS_CONFIG_FILE", d.s.AWSConfigFile, d.withoutEnv.AWSConfigFile},
-		{"AWS_SHARED_CREDENTIALS_FILE", d.s.AWSCredentials, d.withoutEnv.AWSCredentials},
+		{"AWS_CONFIG_FILE", d.conf().AWSConfigFile, d.conf().withoutEnv.AWSConfigFile},
+		{"AWS_SHARED_CREDENTIALS_FILE", d.conf().AWSCredentials, d.conf().withoutEnv.AWSCredentials},
 	} {
 		theirs := c.Env[f.name]
 		if theirs == "" {
@@ -131,7 +131,7 @@ func (d *daemon) request(c *call, p control.Context, via string) cred.Request {
 	r := c.caller
 	r.Profile, r.Implicit = p.Profile, !p.Named
 	if r.Profile == "" {
-		r.Profile, r.Implicit = d.s.Profile, true
+		r.Profile, r.Implicit = d.conf().Profile, true
 	}
 	r.Region = p.Region
 	if r.Region == "" {
@@ -155,9 +155,9 @@ func (d *daemon) query(p control.Context) profiles.Query {
 		q.ProfileOrigin = profiles.Origin{Kind: profiles.FromDefault, Name: "profile"}
 	}
 	if q.Profile == "" {
-		q.Profile = d.s.Profile
-		if d.s.ProfileFrom == d.s.ConfigFile {
-			q.ProfileOrigin = profiles.Origin{Kind: profiles.FromKeyfob, Name: "profile", File: d.s.ConfigFile}
+		q.Profile = d.conf().Profile
+		if d.conf().ProfileFrom == d.conf().ConfigFile {
+			q.ProfileOrigin = profiles.Origin{Kind: profiles.FromKeyfob, Name: "profile", File: d.conf().ConfigFile}
 		}
 	}
 	return q
@@ -208,7 +208,7 @@ func (d *daemon) getAsking(c *call, r cred.Request) (*cred.Snapshot, error) {
 	wait := waitProcess
 	ctx := c.ctx
 	if r.MayAsk {
-		wait = d.s.SignInTimeout
+		wait = d.conf().SignInTimeout
 		watched, stop := c.conn.Watch(ctx)
 		defer stop()
 		ctx = watched
@@ -246,15 +246,15 @@ func (d *daemon) explain(c *call) (any, error) {
 	if err := d.checkContext(p.Context); err != nil {
 		return nil, err
 	}
-	prof, err := d.readProfiles(d.vaultKeys(c.ctx)).Resolve(d.query(p.Context))
+	prof, err := d.readProfiles(d.conf(), d.vaultKeys(c.ctx)).Resolve(d.query(p.Context))
 	if err != nil {
 		return nil, unknownProfile(err)
 	}
 	x := prof.Explain()
 	for _, name := range []string{"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"} {
-		path := d.s.AWSConfigFile
+		path := d.conf().AWSConfigFile
 		if name == "AWS_SHARED_CREDENTIALS_FILE" {
-			path = d.s.AWSCredentials
+			path = d.conf().AWSCredentials
 		}
 		if _, err := os.Stat(path); d.env[name] != "" && errors.Is(err, os.ErrNotExist) {
 			x.Warnings = append(x.Warnings, fmt.Sprintf("%s names %s, which does not exist", name, path))
@@ -320,8 +320,8 @@ func (d *daemon) status(c *call) (any, error) {
 	if st.Err != nil {
 		out.Keystore.Error = oneText(st.Err.Error())
 	}
-	for _, e := range d.endpoints {
-		out.Endpoints = append(out.Endpoints, control.EndpointStatus{Kind: e.settings.Kind, Listen: e.listener.Addr().String(), Profile: e.settings.Profile})
+	for _, e := range d.endpoints() {
+		out.Endpoints = append(out.Endpoints, control.EndpointStatus{Kind: e.kind, Listen: e.address(), Profile: e.now.Load().Profile})
 	}
 	if addr := d.exec.address(); addr != "" {
 		out.Endpoints = append(out.Endpoints, control.EndpointStatus{Kind: cred.ViaContainer, Listen: addr})
@@ -400,5 +400,5 @@ func (d *daemon) reloadByHand(c *call) (any, error) {
 
 func (d *daemon) version(*call) (any, error) {
 	exe, _ := os.Executable()
-	return control.VersionResult{Version: d.opt.Version, Protocol: control.Version, PID: os.Getpid(), OnDemand: d.opt.OnDemand, Exe: exe, DataDir: d.s.DataDir}, nil
+	return control.VersionResult{Version: d.opt.Version, Protocol: control.Version, PID: os.Getpid(), OnDemand: d.opt.OnDemand, Exe: exe, DataDir: d.conf().DataDir}, nil
 }

@@ -122,7 +122,7 @@ func (d *daemon) identify(ctx context.Context, profile string, keys cred.Credent
 	defer cancel()
 	vault := d.vaultKeys(ctx)
 	vault[profile] = profiles.VaultKey{AccessKeyID: keys.AccessKeyID}
-	p, err := d.readProfiles(vault).Resolve(named(profile))
+	p, err := d.readProfiles(d.conf(), vault).Resolve(named(profile))
 	if err != nil {
 		return sts.Caller{}, err
 	}
@@ -203,7 +203,7 @@ func (d *daemon) lock(*call) (any, error) {
 	d.lockedByHand.Store(true)
 	d.vault.Lock()
 	d.broker.ForgetMemory()
-	for _, e := range d.endpoints {
+	for _, e := range d.endpoints() {
 		e.server.Forget()
 	}
 	d.exec.forget()

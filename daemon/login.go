@@ -94,7 +94,7 @@ func (d *daemon) login(c *call) (any, error) {
 	}
 	watched, stop := c.conn.Watch(c.ctx)
 	defer stop()
-	ctx, cancel := context.WithTimeout(watched, d.s.SignInTimeout)
+	ctx, cancel := context.WithTimeout(watched, d.conf().SignInTimeout)
 	defer cancel()
 	defer d.queue.Attach(keys, &terminal{conn: c.conn, code: cred.NewSecret(p.Code), place: c.caller.Caller.Terminal})()
 

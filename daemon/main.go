@@ -72,7 +72,7 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 		},
 	}
 	run.Flags().BoolVar(&onDemand, "on-demand", false, "end by itself when nobody has asked for a while")
-	validate := &cobra.Command{
+	check := &cobra.Command{
 		Use:   "validate",
 		Short: "Check the settings as run would read them",
 		Args:  cobra.NoArgs,
@@ -81,14 +81,10 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 			if err != nil {
 				return err
 			}
-			if _, err := newRules(s, nil); err != nil {
-				return err
-			}
-			fmt.Fprintln(stdout, "ok")
-			return nil
+			return validate(s, flags, os.Environ(), stdout)
 		},
 	}
-	for _, c := range []*cobra.Command{run, validate} {
+	for _, c := range []*cobra.Command{run, check} {
 		c.Flags().SortFlags = false
 		root.AddCommand(c)
 	}
@@ -110,12 +106,13 @@ func runForeground(flags settings.Flags, version string, onDemand bool, stderr i
 	if err != nil {
 		return err
 	}
+	usual := "json"
+	if isTerminal(stderr) {
+		usual = "text"
+	}
 	format := s.LogFormat
 	if format == "" {
-		format = "json"
-		if isTerminal(stderr) {
-			format = "text"
-		}
+		format = usual
 	}
 	log, err := logging.New(stderr, s.LogLevel, format)
 	if err != nil {
@@ -124,13 +121,14 @@ func runForeground(flags settings.Flags, version string, onDemand bool, stderr i
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return Run(ctx, Options{
-		Settings: s,
-		Flags:    flags,
-		Version:  version,
-		OnDemand: onDemand,
-		Env:      os.Environ(),
-		Log:      log,
-		Ready:    ready,
+		Settings:  s,
+		Flags:     flags,
+		Version:   version,
+		OnDemand:  onDemand,
+		Env:       os.Environ(),
+		Log:       log,
+		LogFormat: usual,
+		Ready:     ready,
 	})
 }
 

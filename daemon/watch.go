@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -30,7 +31,6 @@ func (d *daemon) watchFiles(ctx context.Context) {
 	quiet := time.NewTimer(time.Hour)
 	quiet.Stop()
 	defer quiet.Stop()
-	config := stampOf(d.s.ConfigFile)
 	for {
 		select {
 		case <-ctx.Done():
@@ -49,11 +49,10 @@ func (d *daemon) watchFiles(ctx context.Context) {
 		case <-quiet.C:
 			// Directories come and go, links are changed.
 			d.addWatches(w, watched)
-			if now := stampOf(d.s.ConfigFile); now != config {
-				config = now
-				_, _ = d.reload(ctx) // logged there, and shown by status
-			}
+			d.freshSettings(ctx)
 			d.freshProfiles(ctx)
+		case <-d.rewatch:
+			d.addWatches(w, watched)
 		}
 	}
 }
@@ -64,7 +63,7 @@ func (d *daemon) watchFiles(ctx context.Context) {
 // yet, the nearest one above it tells when it comes.
 func (d *daemon) addWatches(w *fsnotify.Watcher, watched map[string]bool) {
 	want := map[string]bool{}
-	for _, path := range []string{d.s.AWSConfigFile, d.s.AWSCredentials, d.s.ProfilesFile, d.s.ConfigFile} {
+	for _, path := range d.filesRead() {
 		want[nearestDir(filepath.Dir(path))] = true
 		if real, err := filepath.EvalSymlinks(path); err == nil && real != path {
 			want[filepath.Dir(real)] = true
@@ -88,6 +87,17 @@ func (d *daemon) addWatches(w *fsnotify.Watcher, watched map[string]bool) {
 		}
 		watched[dir] = true
 	}
+}
+
+// filesRead are the files that count, whether they exist or not.
+func (d *daemon) filesRead() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var paths []string
+	for _, s := range append(slices.Clone(d.stamps), d.settingStamps...) {
+		paths = append(paths, s.path)
+	}
+	return paths
 }
 
 // nearestDir is dir, or the nearest directory above it that exists.

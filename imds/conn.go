@@ -18,11 +18,14 @@ type conn struct {
 	net.Conn
 	server    *Server
 	spoke     atomic.Bool // a request was read from it
+	busy      atomic.Bool // a request is being judged or answered
 	answering atomic.Bool // an answer is being repeated, which net/http does not know of
+	heard     atomic.Bool // something was read from it since Limits last looked
 
 	mu           sync.Mutex // guards the deadlines and the repeater; held for no longer than it takes to set one
 	reading      bool       // a Read is under way: at most one is at a time
 	writing      bool       // likewise
+	writeBegan   time.Time  // the last one
 	readWanted   time.Time
 	readApplied  time.Time
 	writeWanted  time.Time
@@ -31,6 +34,9 @@ type conn struct {
 
 	caller    peer.Caller // as found when it was accepted
 	callerErr error       // why it is nobody
+
+	holder       *holder // whose it is counted as, nil if it is not; guarded by Limits.mu, as are the next two
+	older, newer *conn   // of that user
 
 	// The rest belongs to the goroutine that net/http runs the connection's
 	// handlers on, one after the other.
@@ -42,23 +48,11 @@ type conn struct {
 	out    []byte // a repeated answer, cleared once it is written
 	date   []byte // of the Date header, at dateAt
 	dateAt int64  // Unix time
+	row    uint32 // repeated answers so far
+	near   bool   // see oneHop
 }
 
-// tracked makes the listener's connections *conn.
-type tracked struct {
-	net.Listener
-	server *Server
-}
-
-func (t tracked) Accept() (net.Conn, error) {
-	c, err := t.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &conn{Conn: c, server: t.server}, nil
-}
-
-// writeSlack is how much earlier than asked for a Write may time out, so
+// writeSlack is how much earlier than writeTimeout a Write may time out, so
 // that the deadlines of following answers are one.
 const writeSlack = writeTimeout / 2
 
@@ -85,6 +79,9 @@ func (c *conn) Read(p []byte) (int, error) {
 			c.repeater.feed(p[:n])
 		}
 		c.mu.Unlock()
+		if n > 0 && !c.heard.Load() {
+			c.heard.Store(true)
+		}
 		if !repeated {
 			return n, err
 		}
@@ -97,18 +94,26 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
-// Write writes with the deadline that was noted last, or up to writeSlack
-// earlier.
+// Write writes with a deadline of its own, writeTimeout from now or up to
+// writeSlack earlier, or with the one that was noted last if that is sooner.
 func (c *conn) Write(p []byte) (int, error) {
+	return c.writeAt(p, time.Now())
+}
+
+// writeAt is Write for who knows what time it is.
+func (c *conn) writeAt(p []byte, now time.Time) (int, error) {
 	c.mu.Lock()
-	late := c.writeWanted.Sub(c.writeApplied)
-	if c.writeApplied.IsZero() != c.writeWanted.IsZero() || late < 0 || late > writeSlack {
-		if err := c.applyWrite(); err != nil {
+	until := now.Add(writeTimeout)
+	if !c.writeWanted.IsZero() && c.writeWanted.Before(until) {
+		until = c.writeWanted
+	}
+	if late := until.Sub(c.writeApplied); late < 0 || late > writeSlack {
+		if err := c.applyWrite(until); err != nil {
 			c.mu.Unlock()
 			return 0, err
 		}
 	}
-	c.writing = true
+	c.writing, c.writeBegan = true, now
 	c.mu.Unlock()
 	n, err := c.Conn.Write(p)
 	c.mu.Lock()
@@ -134,8 +139,8 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writeWanted = t
-	if c.writing {
-		return c.applyWrite()
+	if c.writing && !t.IsZero() {
+		return c.applyWrite(t)
 	}
 	return nil
 }
@@ -163,8 +168,8 @@ func (c *conn) applyRead() error {
 	return c.Conn.SetReadDeadline(c.readWanted)
 }
 
-// applyWrite likewise; c.mu is held.
-func (c *conn) applyWrite() error {
-	c.writeApplied = c.writeWanted
-	return c.Conn.SetWriteDeadline(c.writeWanted)
+// applyWrite sets a deadline for writing; c.mu is held.
+func (c *conn) applyWrite(t time.Time) error {
+	c.writeApplied = t
+	return c.Conn.SetWriteDeadline(t)
 }

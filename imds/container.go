@@ -33,7 +33,12 @@ type ContainerConfig struct {
 	// AllowUnidentified lets callers in whom the kernel would not name, to
 	// use grants that are anybody's.
 	AllowUnidentified bool
-	Log               *logrus.Entry
+	// Audit is told of every hand-out and refusal; nil for nobody.
+	Audit cred.Recorder
+	// Limits bounds the connections, of all servers that are given the same;
+	// nil is NewLimits.
+	Limits *Limits
+	Log    *logrus.Entry
 
 	identify func(net.Conn) (peer.Caller, error) // as in MetadataConfig
 }
@@ -57,19 +62,19 @@ func NewContainer(cfg ContainerConfig) *Server {
 		cfg.identify = peers.Of
 	}
 	s := &Server{
-		listener:          cfg.Listener,
-		as:                containerForm,
-		via:               cred.Endpoint{Kind: cred.ViaContainer, Listen: cfg.Listen},
-		guard:             newGuard(cfg.Listener.Addr(), cfg.Hosts),
-		base:              accessGrant,
-		wait:              containerWait,
-		broker:            cfg.Broker,
-		allowUnidentified: cfg.AllowUnidentified,
-		peers:             peers,
-		identify:          cfg.identify,
-		conns:             map[*conn]struct{}{},
+		listener: cfg.Listener,
+		as:       containerForm,
+		via:      cred.Endpoint{Kind: cred.ViaContainer, Listen: cfg.Listen},
+		base:     accessGrant,
+		wait:     containerWait,
+		broker:   cfg.Broker,
+		audit:    cfg.Audit,
+		peers:    peers,
+		identify: cfg.identify,
+		limits:   cfg.Limits,
 	}
-	s.log = newNotices(cfg.Log, s)
+	s.init(cfg.Log)
+	s.Configure(Live{Hosts: cfg.Hosts, AllowUnidentified: cfg.AllowUnidentified})
 	c := &container{Server: s, grants: cfg.Grants, rules: cfg.Check, roleARN: cfg.RoleARN}
 	s.routes = compile(c.table(), false)
 	s.authorize = c.authorize
@@ -119,14 +124,16 @@ func (c *container) authorize(x *exchange, need accessKind) *fault {
 	if grant == nil {
 		return unauthorized("no such grant")
 	}
+	x.grant = grant
 	if !grant.AnyUser && (grant.UID == "" || grant.UID != x.caller.UID) {
 		return forbidden("the grant is another user's")
 	}
-	x.grant = grant
 	return nil
 }
 
 func (c *container) byToken(x *exchange) *fault {
+	x.profile = x.param
+	x.profile = x.param
 	if !slices.Contains(x.grant.Profiles, x.param) {
 		return forbidden("the profile is not in the grant")
 	}
@@ -137,10 +144,12 @@ func (c *container) byPath(x *exchange) *fault {
 	if len(x.grant.Profiles) == 0 {
 		return forbidden("the grant has no profile")
 	}
+	x.profile = x.grant.Profiles[0]
 	return c.serve(x, x.grant.Profiles[0])
 }
 
 func (c *container) serve(x *exchange, profile string) *fault {
+	x.profile = profile
 	if c.rules != nil {
 		if err := c.rules(x.caller, x.grant, profile, c.via); err != nil {
 			return denied(err)
@@ -157,7 +166,9 @@ func (c *container) serve(x *exchange, profile string) *fault {
 	if role == "" {
 		role = snapshot.RoleARN
 	}
-	body := containerBody(snapshot, snapshot.AdvertisedExpiry(x.now), role)
+	advertised := snapshot.AdvertisedExpiry(x.now)
+	body := containerBody(snapshot, advertised, role)
+	x.handout(profile, snapshot, advertised)
 	x.head(http.StatusOK, typeJSON)
 	x.measure(len(body))
 	_, _ = x.w.Write(body)

@@ -28,18 +28,19 @@ const (
 // exchange is one request with what the dispatcher knows of it. A
 // connection has one, used anew for each request.
 type exchange struct {
-	s      *Server
-	w      http.ResponseWriter
-	r      *http.Request
-	conn   *conn
-	now    time.Time
-	caller peer.Caller
-	path   string                    // raw, without the query
-	param  string                    // of the path
-	expiry time.Time                 // of the token; zero when none was needed
-	grant  *access.Grant             // that opened a container route
-	logged bool                      // an unknown path is to be logged
-	kept   *atomic.Pointer[rendered] // where the answer came from, nil if it is not to be repeated
+	s       *Server
+	w       http.ResponseWriter
+	r       *http.Request
+	conn    *conn
+	now     time.Time
+	caller  peer.Caller
+	profile string                    // whose credentials a metadata endpoint serves this caller, or a container's asks for
+	path    string                    // raw, without the query
+	param   string                    // of the path
+	expiry  time.Time                 // of the token; zero when none was needed
+	grant   *access.Grant             // that opened a container route
+	logged  bool                      // an unknown path is to be logged
+	kept    *atomic.Pointer[rendered] // where the answer came from, nil if it is not to be repeated
 }
 
 // ServeHTTP answers one request. The checks come in the order of
@@ -53,10 +54,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c.mu.Lock()
 	c.repeater.begin()
+	pipelined := c.repeater.phase == phaseLost
 	c.mu.Unlock()
+	if pipelined {
+		// No AWS client does this. One that sends thousands of requests at
+		// once must not keep the processor from the others: such requests
+		// are answered one at a time.
+		s.limits.inLine <- struct{}{}
+		defer func() { <-s.limits.inLine }()
+	}
 	x := &c.x
 	*x = exchange{s: s, w: w, r: r, conn: c, now: time.Now()}
 	if f := s.dispatch(x); f != nil {
+		x.refusal(f)
 		x.fail(f)
 	}
 	c.mu.Lock()
@@ -108,7 +118,7 @@ func (s *Server) dispatch(x *exchange) *fault {
 		return f
 	}
 	if row.value != nil {
-		facts := s.facts()
+		facts := s.facts(x.profile)
 		text := row.value(&facts)
 		if text == "" {
 			return x.unknown()
@@ -150,29 +160,39 @@ func (s *Server) pass(x *exchange) *fault {
 	if r.RequestURI == "" || r.RequestURI[0] != '/' && r.RequestURI != "*" {
 		return forbidden("a target in absolute or authority form")
 	}
-	if !s.guard.host(r.Host, x.conn) {
+	if !s.live.Load().guard.host(r.Host, x.conn) {
 		return forbidden("Host is not this endpoint")
 	}
 	if name := refuses(r.Header); name != "" {
 		return forbidden("header " + name)
 	}
-	if err := x.conn.callerErr; err != nil && !s.allowUnidentified {
-		return forbidden(err.Error())
+	if err := x.conn.callerErr; err != nil && !s.live.Load().AllowUnidentified {
+		return forbidden(peer.ErrUnidentified.Error()).with(err.Error())
 	}
 	x.caller = x.conn.caller
-	if err := s.judge(x.caller); err != nil {
+	var err error
+	if x.profile, err = s.judge(x.caller); err != nil {
 		return denied(err)
 	}
 	return nil
 }
 
-// judge asks the rules, where this server was given them.
-func (s *Server) judge(c peer.Caller) error {
-	if s.check == nil {
-		return nil
+// judge finds the profile that a caller is served and asks the rules, where
+// this server was given them.
+func (s *Server) judge(c peer.Caller) (profile string, err error) {
+	profile = s.profile
+	if s.profileOf != nil {
+		if profile = s.profileOf(c); profile == "" {
+			return "", errNoProfile
+		}
 	}
-	return s.check(c, s.profile, s.via)
+	if s.check == nil {
+		return profile, nil
+	}
+	return profile, s.check(c, profile, s.via)
 }
+
+var errNoProfile = errors.New("the endpoint has no profile for this caller")
 
 // open enforces a route's access.
 func (s *Server) open(x *exchange, need accessKind) *fault {
@@ -203,7 +223,9 @@ func (x *exchange) body(limit int64) *fault {
 	if err := control.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
 		return badRequest("the body can't be read")
 	}
+	x.conn.busy.Store(false) // it is the client who is waited for
 	n, err := io.Copy(io.Discard, io.LimitReader(x.r.Body, limit+1))
+	x.conn.busy.Store(true)
 	switch {
 	case err != nil:
 		return badRequest("the body can't be read")
@@ -217,7 +239,7 @@ func (x *exchange) body(limit int64) *fault {
 }
 
 func (s *Server) serveList(x *exchange, n *node) *fault {
-	facts := s.facts()
+	facts := s.facts(x.profile)
 	text := s.routes.list(n, &facts)
 	if text == "" {
 		return x.unknown()
@@ -230,9 +252,9 @@ func (s *Server) serveList(x *exchange, n *node) *fault {
 // endpoint's clients do. What it returns may be handed out.
 func (x *exchange) get(profile string) (*cred.Snapshot, *fault) {
 	ctx := &waiting{Context: x.r.Context(), deadline: x.now.Add(x.s.wait)}
-	r := cred.Request{Caller: x.caller, Profile: profile, Via: x.s.via}
+	r := cred.Request{Caller: x.caller, Profile: profile, Policy: x.s.live.Load().Policy, Via: x.s.via}
 	if x.grant != nil {
-		r.Grant, r.RoleARN, r.Implicit = x.grant.ID, x.grant.RoleARN, x.grant.Implicit
+		r.Grant, r.RoleARN, r.Implicit, r.Policy = x.grant.ID, x.grant.RoleARN, x.grant.Implicit, x.grant.Policy
 	}
 	snapshot, err := x.s.broker.Get(ctx, r)
 	ctx.end()
@@ -258,11 +280,17 @@ var (
 	textPlain = []string{"text/plain"}
 	textHTML  = []string{"text/html"}
 	typeJSON  = []string{"application/json"}
+	ec2Server = []string{"EC2ws"} // Packer and older Terraform providers look for it before they ask anything else
+	noRanges  = []string{"none"}
 )
 
 // text answers 200 with plain text.
 func (x *exchange) text(body string) {
 	x.head(http.StatusOK, textPlain)
+	if x.s.since != nil {
+		h := x.w.Header()
+		h["Accept-Ranges"], h["Last-Modified"] = noRanges, x.s.since
+	}
 	x.measure(len(body))
 	_, _ = io.WriteString(x.w, body) // a client that is gone gets nothing
 }
@@ -272,6 +300,9 @@ func (x *exchange) text(body string) {
 func (x *exchange) head(status int, contentType []string) {
 	h := x.w.Header()
 	h[headerType] = contentType
+	if x.s.as == metadataForm {
+		h["Server"] = ec2Server
+	}
 	if !x.expiry.IsZero() && status == http.StatusOK {
 		h[headerTTL] = x.s.left(int(x.expiry.Sub(x.now) / time.Second))
 	}
@@ -280,7 +311,7 @@ func (x *exchange) head(status int, contentType []string) {
 // measure sets the length of a body that is too long for net/http to do so
 // itself (it buffers 2048 bytes before it sends the head).
 func (x *exchange) measure(length int) {
-	if length > 2000 {
+	if length > 2000 || length == 0 { // of an empty one it says nothing to HEAD
 		x.w.Header()[headerLength] = []string{strconv.Itoa(length)}
 	}
 }
@@ -306,7 +337,7 @@ func (s *Server) left(n int) []string {
 func (x *exchange) fail(f *fault) {
 	switch {
 	case x.logged:
-		x.s.log.path(x.shown(), x.caller)
+		x.s.log.path(x.shown(), x.profile, x.caller, x.now)
 	case f.reason != "":
 		x.s.log.refused(f, x.caller, x.now)
 	}

@@ -116,62 +116,79 @@ func (g *guard) otherwise(host string, c net.Conn) bool {
 // suffix judges what follows the host part.
 func (g *guard) suffix(s string) bool { return s == "" || len(s) > 1 && s[1:] == g.port && s[0] == ':' }
 
-// refuses returns the name of a header that no AWS client sends, or "".
-// Presence counts, whatever the value.
+// refuses names the kind of a header that no AWS client sends, or returns
+// "". Presence counts, whatever the value. A kind, because the rest of a name
+// is the sender's to choose, and this text goes into the logs.
 func refuses(h http.Header) string {
 	for name := range h {
-		if foreign(name) {
-			return name
+		if kind := foreign(name); kind != "" {
+			return kind
 		}
 	}
 	return ""
 }
 
 // foreign judges a header's canonical name.
-func foreign(name string) bool {
+func foreign(name string) string {
 	if name == "" {
-		return true
+		return "without a name"
 	}
 	switch name[0] {
 	case 'A':
-		return strings.HasPrefix(name, "Access-Control-")
+		return starts(name, "Access-Control-")
 	case 'F':
-		return strings.HasPrefix(name, "Forwarded")
+		return starts(name, "Forwarded")
 	case 'O':
-		return name == "Origin"
+		return is(name, "Origin")
 	case 'P':
-		return strings.HasPrefix(name, "Proxy-") // of a client that thinks we are its proxy
+		return starts(name, "Proxy-") // of a client that thinks we are its proxy
 	case 'R':
-		return name == "Referer"
+		return is(name, "Referer")
 	case 'S':
-		return strings.HasPrefix(name, "Sec-") // scripts can't set these: a browser is there
+		return starts(name, "Sec-") // scripts can't set these: a browser is there
 	case 'V':
-		return name == "Via"
+		return is(name, "Via")
 	case 'X':
 		return foreignX(name)
 	}
-	return false
+	return ""
 }
 
-func foreignX(name string) bool {
+func foreignX(name string) string {
 	if len(name) < 3 {
-		return false
+		return ""
 	}
 	switch name[2] {
 	case 'A': // X-Aws-Ec2-Metadata-Token, on nearly every request
-		return false
+		return ""
 	case 'C':
-		return name == "X-Client-Ip" || name == "X-Cluster-Client-Ip"
+		return is(name, "X-Client-Ip") + is(name, "X-Cluster-Client-Ip")
 	case 'F', 'f': // X_forwarded_for is read as X-Forwarded-For by gateways
-		return strings.HasPrefix(name[2:], "Forward") || strings.HasPrefix(name[2:], "forward")
+		if strings.HasPrefix(name[2:], "Forward") || strings.HasPrefix(name[2:], "forward") {
+			return "X-Forwarded-*"
+		}
 	case 'H':
-		return strings.HasPrefix(name, "X-Http-Method")
+		return starts(name, "X-Http-Method")
 	case 'M':
-		return name == "X-Method-Override"
+		return is(name, "X-Method-Override")
 	case 'O':
-		return strings.HasPrefix(name, "X-Original-")
+		return starts(name, "X-Original-")
 	case 'R':
-		return name == "X-Real-Ip" || strings.HasPrefix(name, "X-Rewrite-")
+		return is(name, "X-Real-Ip") + starts(name, "X-Rewrite-")
 	}
-	return false
+	return ""
+}
+
+func is(name, foreign string) string {
+	if name == foreign {
+		return foreign
+	}
+	return ""
+}
+
+func starts(name, foreign string) string {
+	if strings.HasPrefix(name, foreign) {
+		return foreign
+	}
+	return ""
 }

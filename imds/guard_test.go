@@ -125,7 +125,7 @@ func TestGuard(t *testing.T) {
 	if strings.Contains(lines.String(), token) {
 		t.Error("the log holds a token")
 	}
-	for _, want := range []string{"Host is not this endpoint", "header Origin", "header X-Forwarded-For", "request refused"} {
+	for _, want := range []string{"Host is not this endpoint", "header Origin", "header X-Forwarded-*", "request refused"} {
 		if !strings.Contains(lines.String(), want) {
 			t.Errorf("the log does not say %q", want)
 		}

@@ -113,12 +113,15 @@ func listen(t testing.TB, address string) net.Listener {
 	return l
 }
 
-func testFacts() Facts {
+func testFacts(string) Facts {
 	return Facts{
 		RoleName: testRole, AccountID: testAccount, Region: "eu-central-1", Hostname: "laptop.example.net", LocalIPv4: "10.1.2.3",
 		PendingTime: time.Date(2026, 11, 1, 8, 0, 0, 0, time.UTC),
 	}
 }
+
+// testMachine is what a server finds out of its machine.
+var testMachine = machine{id: "0123456789abcdef0123456789abcdef", hostname: "box", ipv4: "10.9.8.7", mac: "02:00:5e:00:53:01"}
 
 // start runs a server until the test ends, and checks that Run then returns
 // nil.
@@ -147,6 +150,7 @@ func metadataServer(t testing.TB, change func(*MetadataConfig)) string {
 		Tokens:     func() *access.Tokens { return tokens },
 		Generation: func(string) uint64 { return 7 },
 		Facts:      testFacts,
+		machine:    func() machine { return testMachine },
 	}
 	if change != nil {
 		change(&cfg)

@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	maxUnknown   = 256 // paths remembered as logged, for the server's life
+	maxUnknown   = 256 // paths remembered as logged
+	unknownEvery = time.Hour
 	maxRefusals  = 256 // kinds of refusal remembered in one minute
 	refusalEvery = time.Minute
 	maxPathLog   = 200 // bytes
@@ -27,6 +28,7 @@ type notices struct {
 
 	mu       sync.Mutex // guards what follows
 	unknown  map[string]struct{}
+	filled   time.Time // when unknown had no more room
 	refusals map[refusalKey]struct{}
 	since    time.Time // when refusals was emptied
 }
@@ -53,20 +55,28 @@ func newNotices(log *logrus.Entry, s *Server) *notices {
 }
 
 // path logs a path that does not exist, once, so that a user sees what a
-// tool wanted.
-func (n *notices) path(path string, c peer.Caller) {
+// tool wanted. Who asks for so many that they can't be remembered has the
+// rest of an hour pass unseen.
+func (n *notices) path(path, profile string, c peer.Caller, now time.Time) {
 	if len(path) > maxPathLog {
 		path = path[:maxPathLog]
 	}
 	n.mu.Lock()
+	full := len(n.unknown) >= maxUnknown
+	if full && (now.Sub(n.filled) >= unknownEvery || now.Before(n.filled)) {
+		clear(n.unknown)
+		full = false
+	}
 	_, known := n.unknown[path]
-	if !known && len(n.unknown) < maxUnknown {
+	if !known && !full {
 		n.unknown[path] = struct{}{}
-	} else {
-		known = true // also when the list is full
+	}
+	last := !known && !full && len(n.unknown) == maxUnknown
+	if last {
+		n.filled = now
 	}
 	n.mu.Unlock()
-	if known {
+	if known || full {
 		return
 	}
 	program := c.Exe
@@ -77,27 +87,46 @@ func (n *notices) path(path string, c peer.Caller) {
 			program = p.Exe
 		}
 	}
-	n.log.WithFields(logrus.Fields{logging.Path: path, logging.Caller: c.UID, logging.Program: program}).Info("unknown path asked for")
+	fields := logrus.Fields{logging.Path: path, logging.Caller: c.UID, logging.Program: program}
+	if profile != "" {
+		fields[logging.Profile] = profile
+	}
+	n.log.WithFields(fields).Info("unknown path asked for")
+	if last {
+		n.log.Info("too many unknown paths: no more are logged for an hour")
+	}
 }
 
 // refused logs why a request got no answer.
 func (n *notices) refused(f *fault, c peer.Caller, now time.Time) {
-	key := refusalKey{f.status, f.reason, c.UID}
+	if !n.first(refusalKey{f.status, f.reason, c.UID}, now) {
+		return
+	}
+	fields := logrus.Fields{logging.Status: f.status, logging.Reason: f.reason, logging.Caller: c.UID, logging.Program: c.Exe}
+	if f.detail != "" {
+		fields[logging.Reason] = f.detail
+	}
+	n.log.WithFields(fields).Info("request refused")
+}
+
+// exhausted logs why no connection can be accepted now.
+func (n *notices) exhausted(err error, now time.Time) {
+	if n.first(refusalKey{reason: "exhausted"}, now) {
+		n.log.WithField(logrus.ErrorKey, err.Error()).Warn("cannot accept connections")
+	}
+}
+
+// first reports whether this is the first of its kind within a minute.
+func (n *notices) first(key refusalKey, now time.Time) bool {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	if now.Sub(n.since) >= refusalEvery || now.Before(n.since) {
 		clear(n.refusals)
 		n.since = now
 	}
-	_, known := n.refusals[key]
-	if !known && len(n.refusals) < maxRefusals {
-		n.refusals[key] = struct{}{}
-	} else {
-		known = true
+	if _, known := n.refusals[key]; known || len(n.refusals) >= maxRefusals {
+		return false
 	}
-	n.mu.Unlock()
-	if !known {
-		n.log.WithFields(logrus.Fields{
-			logging.Status: f.status, logging.Reason: f.reason, logging.Caller: c.UID, logging.Program: c.Exe,
-		}).Info("request refused")
-	}
+	n.refusals[key] = struct{}{}
+	return true
 }

@@ -3,9 +3,11 @@ package imds
 import (
 	"context"
 	"crypto/subtle"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,10 +31,14 @@ const (
 // MetadataConfig is what a metadata server is made of.
 type MetadataConfig struct {
 	Listener net.Listener
-	Listen   string   // the name of the endpoint in requests, rules and tokens; "" is the listener's address
-	Profile  string   // whose credentials it serves
-	Hosts    []string // names that Host may have besides the address and localhost
-	IMDSv1   bool     // answer requests without a token
+	Listen   string // the name of the endpoint in requests, rules and tokens; "" is the listener's address
+	Profile  string // whose credentials it serves
+	// ProfileOf names the profile of a caller, "" for none: that caller is
+	// denied. nil is Profile for everybody. It must be cheap.
+	ProfileOf func(c peer.Caller) string
+	Policy    string   // session policy of what is handed out, by cred.SessionPolicy.Encode; "" for none
+	Hosts     []string // names that Host may have besides the address and localhost
+	IMDSv1    bool     // answer requests without a token
 	// AllowUnidentified lets callers in whom the kernel would not name; the
 	// broker is then asked on behalf of the zero Caller.
 	AllowUnidentified bool
@@ -48,25 +54,74 @@ type MetadataConfig struct {
 	Tokens func() *access.Tokens
 	// Generation is the profile's: tokens of another one are refused.
 	Generation func(profile string) uint64
-	// Facts is called for each request and must be cheap.
-	Facts func() Facts
-	Log   *logrus.Entry
+	// Facts tells of a profile's instance. It is called for each request and
+	// must be cheap.
+	Facts func(profile string) Facts
+	// Audit is told of every hand-out and refusal; nil for nobody.
+	Audit cred.Recorder
+	// Limits bounds the connections, of all servers that are given the same;
+	// nil is NewLimits.
+	Limits *Limits
+	Log    *logrus.Entry
 
 	identify func(net.Conn) (peer.Caller, error) // peer.Resolver.Of; tests put callers here that this machine does not have
+	machine  func() machine                      // nil: readMachine
 }
 
 // metadata is the part of a Server that is EC2's.
 type metadata struct {
 	*Server
-	v1         bool
 	tokens     func() *access.Tokens
 	generation func(profile string) uint64
 	started    time.Time
 	endpoint   string          // what tokens are bound to
 	ended      context.Context // of those who do not wait
 
+	role     func(profile string) Facts // as configured: on the way to credentials nothing more is needed
+	machines machines
+
+	mu sync.Mutex // keeps changes of profiles one after the other
+	// profiles holds what is kept of each profile that was asked for, which
+	// are those that the rules name. The map is not changed after it was made.
+	profiles atomic.Pointer[map[string]*served]
+}
+
+// served is what a server keeps of one profile.
+type served struct {
 	plain    atomic.Pointer[rendered] // security-credentials
 	extended atomic.Pointer[rendered] // the same with AccountId
+	account  atomic.Pointer[string]   // as its credentials told, for what is listed
+}
+
+// learn notes the account that credentials told, "" if they did not.
+func (s *served) learn(account string) {
+	if known := s.account.Load(); known == nil || *known != account {
+		s.account.Store(&account)
+	}
+}
+
+// forget drops the bodies that hold secrets.
+func (s *served) forget() {
+	s.plain.Store(nil)
+	s.extended.Store(nil)
+}
+
+// of is what is kept of a profile.
+func (m *metadata) of(profile string) *served {
+	if s := (*m.profiles.Load())[profile]; s != nil {
+		return s
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old := *m.profiles.Load()
+	if s := old[profile]; s != nil {
+		return s
+	}
+	s := &served{}
+	next := maps.Clone(old)
+	next[profile] = s
+	m.profiles.Store(&next)
+	return s
 }
 
 // verified is the last token that a connection showed and that was good.
@@ -90,23 +145,32 @@ func NewMetadata(cfg MetadataConfig) *Server {
 		cfg.identify = peers.Of
 	}
 	s := &Server{
-		listener:          cfg.Listener,
-		as:                metadataForm,
-		via:               cred.Endpoint{Kind: cred.ViaIMDS, Listen: cfg.Listen},
-		guard:             newGuard(cfg.Listener.Addr(), cfg.Hosts),
-		base:              accessToken,
-		wait:              metadataWait,
-		broker:            cfg.Broker,
-		check:             cfg.Check,
-		profile:           cfg.Profile,
-		allowUnidentified: cfg.AllowUnidentified,
-		peers:             peers,
-		identify:          cfg.identify,
-		facts:             cfg.Facts,
-		conns:             map[*conn]struct{}{},
+		listener:  cfg.Listener,
+		as:        metadataForm,
+		via:       cred.Endpoint{Kind: cred.ViaIMDS, Listen: cfg.Listen},
+		base:      accessToken,
+		wait:      metadataWait,
+		broker:    cfg.Broker,
+		check:     cfg.Check,
+		profile:   cfg.Profile,
+		profileOf: cfg.ProfileOf,
+		audit:     cfg.Audit,
+		peers:     peers,
+		identify:  cfg.identify,
+		limits:    cfg.Limits,
 	}
-	s.log = newNotices(cfg.Log, s)
-	m := &metadata{Server: s, v1: cfg.IMDSv1, tokens: cfg.Tokens, generation: cfg.Generation, started: time.Now(), endpoint: s.via.Kind + " " + s.via.Listen}
+	s.init(cfg.Log)
+	s.Configure(Live{Hosts: cfg.Hosts, IMDSv1: cfg.IMDSv1, AllowUnidentified: cfg.AllowUnidentified, Policy: cfg.Policy})
+	if cfg.machine == nil {
+		cfg.machine = readMachine
+	}
+	m := &metadata{
+		Server: s, tokens: cfg.Tokens, generation: cfg.Generation, role: cfg.Facts, machines: machines{read: cfg.machine},
+		started: time.Now(), endpoint: s.via.Kind + " " + s.via.Listen,
+	}
+	m.profiles.Store(&map[string]*served{})
+	s.facts = m.factsOf
+	s.since = []string{m.started.UTC().Format(http.TimeFormat)}
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	m.ended = ended
@@ -117,45 +181,20 @@ func NewMetadata(cfg MetadataConfig) *Server {
 	return s
 }
 
-// table is every route of the metadata service, sorted by pattern.
-func (m *metadata) table() []route {
-	const maxBody = 1 << 10 // of a token PUT, whose body means nothing
-	get := func(pattern string, value func(*Facts) string) route {
-		return route{methods: methodGet, pattern: pattern, access: accessToken, value: value}
+// factsOf is what the tree tells of a profile.
+func (m *metadata) factsOf(profile string) Facts {
+	f := m.role(profile)
+	own := m.machines.get()
+	f.fill(&own)
+	if known := m.of(profile).account.Load(); known != nil {
+		f.learnt = *known
 	}
-	serve := func(pattern string, serve func(*exchange) *fault) route {
-		return route{methods: methodGet, pattern: pattern, access: accessToken, serve: serve}
-	}
-	hidden := func(r route) route { r.hidden = true; return r }
-
-	return []route{
-		{methods: methodPut, pattern: "/latest/api/token", access: accessCaller, maxBody: maxBody, serve: m.newToken},
-		{methods: methodPut, pattern: "/{date}/api/token", access: accessRefused, maxBody: maxBody},
-		serve("/{version}/dynamic/instance-identity/document", m.document),
-		get("/{version}/meta-data/ami-id", (*Facts).imageID),
-		get("/{version}/meta-data/ami-launch-index", func(*Facts) string { return "0" }),
-		get("/{version}/meta-data/hostname", func(f *Facts) string { return f.Hostname }),
-		serve("/{version}/meta-data/iam/info", m.info),
-		get("/{version}/meta-data/iam/security-credentials", func(f *Facts) string { return f.RoleName }),
-		hidden(get("/{version}/meta-data/iam/security-credentials-extended", func(f *Facts) string { return f.RoleName })),
-		serve("/{version}/meta-data/iam/security-credentials-extended/{role}", m.extendedCredentials),
-		serve("/{version}/meta-data/iam/security-credentials/{role}", m.credentials),
-		serve("/{version}/meta-data/identity-credentials/ec2/info", m.identityInfo),
-		get("/{version}/meta-data/instance-id", (*Facts).instanceID),
-		get("/{version}/meta-data/instance-type", (*Facts).instanceType),
-		get("/{version}/meta-data/local-hostname", func(f *Facts) string { return f.Hostname }),
-		get("/{version}/meta-data/local-ipv4", func(f *Facts) string { return f.LocalIPv4 }),
-		get("/{version}/meta-data/placement/availability-zone", (*Facts).zone),
-		get("/{version}/meta-data/placement/availability-zone-id", func(f *Facts) string { return f.ZoneID }),
-		get("/{version}/meta-data/placement/region", func(f *Facts) string { return f.Region }),
-		get("/{version}/meta-data/services/domain", (*Facts).domain),
-		get("/{version}/meta-data/services/partition", (*Facts).partition),
-	}
+	return f
 }
 
 // binding is what this connection's tokens are good for.
 func (m *metadata) binding(x *exchange) access.Binding {
-	return access.Binding{Endpoint: m.endpoint, UID: x.caller.UID, Generation: m.generation(m.profile)}
+	return access.Binding{Endpoint: m.endpoint, UID: x.caller.UID, Generation: m.generation(x.profile)}
 }
 
 // newToken answers PUT /latest/api/token.
@@ -169,6 +208,9 @@ func (m *metadata) newToken(x *exchange) *fault {
 	maker := m.tokens()
 	if maker == nil {
 		return unavailable("there are no tokens now", "no token key")
+	}
+	if err := x.conn.oneHop(); err != nil {
+		return unavailable("there are no tokens now", "cannot set the hop limit").with(err.Error())
 	}
 	token := maker.Mint(x.now, time.Duration(seconds)*time.Second, m.binding(x))
 	// Clients take the life time from here; without it Go sends no token
@@ -199,7 +241,7 @@ func (m *metadata) authorize(x *exchange, need accessKind) *fault {
 		return forbidden("the route is closed")
 	}
 	values := x.r.Header[headerToken]
-	if len(values) == 0 && m.v1 {
+	if len(values) == 0 && m.live.Load().IMDSv1 {
 		return nil
 	}
 	if len(values) != 1 || values[0] == "" {
@@ -229,19 +271,22 @@ func (v *verified) good(maker *access.Tokens, generation uint64, now time.Time) 
 	return v.maker != nil && v.maker == maker && v.generation == generation && now.Before(v.expires)
 }
 
-func (m *metadata) credentials(x *exchange) *fault { return m.serveCredentials(x, &m.plain, false) }
+func (m *metadata) credentials(x *exchange) *fault {
+	return m.serveCredentials(x, &m.of(x.profile).plain, false)
+}
+
 func (m *metadata) extendedCredentials(x *exchange) *fault {
-	return m.serveCredentials(x, &m.extended, true)
+	return m.serveCredentials(x, &m.of(x.profile).extended, true)
 }
 
 func (m *metadata) serveCredentials(x *exchange, kept *atomic.Pointer[rendered], withAccount bool) *fault {
-	facts := m.facts()
+	facts := m.role(x.profile)
 	if x.param != facts.RoleName {
 		return x.unknown()
 	}
-	snapshot, f := x.get(m.profile)
+	snapshot, f := x.get(x.profile)
 	if f != nil {
-		m.forget() // what is not served any more is not kept
+		m.of(x.profile).forget() // what is not served any more is not kept
 		return f
 	}
 	advertised := snapshot.AdvertisedExpiry(x.now)
@@ -251,12 +296,14 @@ func (m *metadata) serveCredentials(x *exchange, kept *atomic.Pointer[rendered],
 		if withAccount {
 			account = accountOf(&facts, snapshot)
 		}
+		m.of(x.profile).learn(snapshot.AccountID)
 		body = render(snapshot, advertised, metadataBody(snapshot, advertised, account))
 		kept.Store(body)
 	}
 	if repeatable(x.r) {
 		x.kept = kept
 	}
+	x.handout(x.profile, snapshot, advertised)
 	x.head(http.StatusOK, textPlain)
 	x.w.Header()[headerLength] = body.length
 	_, _ = x.w.Write(body.body)
@@ -266,143 +313,38 @@ func (m *metadata) serveCredentials(x *exchange, kept *atomic.Pointer[rendered],
 // again judges once more a request for credentials that this connection has
 // just made: all that may have changed since, which is the rules, the token,
 // the role's name and the credentials. It returns the body and when the token
-// ends (zero where there was none); a nil body means that the request has to
-// be judged in full. It waits for nothing.
+// ends (zero where there was none), and has recorded the hand-out; a nil body
+// means that the request has to be judged in full. It waits for nothing.
 func (m *metadata) again(c *conn, now time.Time) (*rendered, time.Time) {
-	if m.judge(c.caller) != nil {
+	profile, err := m.judge(c.caller)
+	if err != nil || profile != c.x.profile {
 		return nil, time.Time{}
 	}
 	var expires time.Time
 	if !c.x.expiry.IsZero() { // of the request before
-		if !c.token.good(m.tokens(), m.generation(m.profile), now) {
+		if !c.token.good(m.tokens(), m.generation(profile), now) {
 			return nil, time.Time{}
 		}
 		expires = c.token.expires
 	}
-	if facts := m.facts(); facts.RoleName != c.param {
+	if facts := m.role(profile); facts.RoleName != c.param {
 		return nil, time.Time{}
 	}
-	snapshot, err := m.broker.Get(m.ended, cred.Request{Caller: c.caller, Profile: m.profile, Via: m.via})
+	snapshot, err := m.broker.Get(m.ended, cred.Request{Caller: c.caller, Profile: profile, Policy: m.live.Load().Policy, Via: m.via})
 	if err != nil || snapshot == nil || !snapshot.Temporary() {
 		return nil, time.Time{}
 	}
-	body := c.x.kept.Load()
-	if !body.fits(snapshot, snapshot.AdvertisedExpiry(now)) {
+	body, advertised := c.x.kept.Load(), snapshot.AdvertisedExpiry(now)
+	if !body.fits(snapshot, advertised) {
 		return nil, time.Time{}
 	}
+	m.handout(&c.caller, now, profile, "", snapshot, advertised)
 	return body, expires
 }
 
-// forget drops the bodies that hold secrets.
+// forget drops what is kept of all profiles that is secret.
 func (m *metadata) forget() {
-	m.plain.Store(nil)
-	m.extended.Store(nil)
-}
-
-func accountOf(f *Facts, s *cred.Snapshot) string {
-	if s.AccountID != "" {
-		return s.AccountID
+	for _, s := range *m.profiles.Load() {
+		s.forget()
 	}
-	return f.AccountID
-}
-
-// account is the account's id, asked of the credentials where no setting
-// tells it; "" when it can't be known now.
-func (m *metadata) account(x *exchange, f *Facts) (string, *fault) {
-	if f.AccountID != "" {
-		return f.AccountID, nil
-	}
-	snapshot, fault := x.get(m.profile)
-	if fault != nil {
-		return "", fault
-	}
-	return snapshot.AccountID, nil
-}
-
-// info answers iam/info, which Terraform reads for the account.
-func (m *metadata) info(x *exchange) *fault {
-	facts := m.facts()
-	if facts.RoleName == "" {
-		return x.unknown()
-	}
-	account, f := m.account(x, &facts)
-	switch {
-	case f != nil:
-		return f
-	case account == "":
-		return x.unknown()
-	}
-	return x.json([]member{
-		{"Code", "Success"},
-		{"LastUpdated", stamp(m.started)},
-		{"InstanceProfileArn", "arn:" + facts.partition() + ":iam::" + account + ":instance-profile/" + facts.RoleName},
-		{"InstanceProfileId", facts.instanceProfileID(account)},
-	})
-}
-
-// identityInfo answers identity-credentials/ec2/info.
-func (m *metadata) identityInfo(x *exchange) *fault {
-	facts := m.facts()
-	account, f := m.account(x, &facts)
-	switch {
-	case f != nil:
-		return f
-	case account == "":
-		return x.unknown()
-	}
-	return x.json([]member{{"Code", "Success"}, {"LastUpdated", stamp(m.started)}, {"AccountId", account}})
-}
-
-// document answers the instance identity document. It is not signed: there
-// is no signature of AWS's to be had.
-func (m *metadata) document(x *exchange) *fault {
-	facts := m.facts()
-	account, f := m.account(x, &facts)
-	if f != nil {
-		account = "" // the rest is worth an answer
-	}
-	pending := facts.PendingTime
-	if pending.IsZero() {
-		pending = m.started
-	}
-	return x.json([]member{
-		{"accountId", account},
-		{"architecture", facts.architecture()},
-		{"availabilityZone", facts.zone()},
-		{"billingProducts", ""},
-		{"devpayProductCodes", ""},
-		{"marketplaceProductCodes", ""},
-		{"imageId", facts.imageID()},
-		{"instanceId", facts.instanceID()},
-		{"instanceType", facts.instanceType()},
-		{"kernelId", ""},
-		{"pendingTime", stamp(pending)},
-		{"privateIp", facts.LocalIPv4},
-		{"ramdiskId", ""},
-		{"region", facts.Region},
-		{"version", "2017-09-30"},
-	})
-}
-
-// member is one member of a JSON object; an empty value is null.
-type member struct{ name, value string }
-
-// json answers 200 with an object, spaced as EC2 spaces it.
-func (x *exchange) json(members []member) *fault {
-	b := []byte("{\n")
-	for i, m := range members {
-		if i > 0 {
-			b = append(b, ",\n"...)
-		}
-		b = append(b, "  "...)
-		b = appendString(b, m.name)
-		b = append(b, " : "...)
-		if m.value == "" {
-			b = append(b, "null"...)
-		} else {
-			b = appendString(b, m.value)
-		}
-	}
-	x.text(string(append(b, "\n}"...)))
-	return nil
 }

@@ -108,9 +108,12 @@ func TestTree(t *testing.T) {
 		{"meta-data/services/domain", "amazonaws.com"},
 		{"meta-data/services/partition", "aws"},
 		{"", "dynamic/\nmeta-data/"},
-		{"dynamic/", "instance-identity/"},
+		{"dynamic/", "fws/\ninstance-identity/"},
+		{"dynamic/fws/instance-monitoring", "disabled"},
 		{"dynamic/instance-identity/", "document"},
-		{"meta-data/", "ami-id\nami-launch-index\nhostname\niam/\nidentity-credentials/\ninstance-id\ninstance-type\nlocal-hostname\nlocal-ipv4\nplacement/\nservices/"},
+		{"meta-data/", "ami-id\nami-launch-index\nami-manifest-path\nblock-device-mapping/\nevents/\nhostname\niam/\nidentity-credentials/\n" +
+			"instance-action\ninstance-id\ninstance-life-cycle\ninstance-type\nlocal-hostname\nlocal-ipv4\nmac\nmetrics/\nnetwork/\nplacement/\n" +
+			"profile\nreservation-id\nsecurity-groups\nservices/\nsystem"},
 		{"meta-data/iam/", "info\nsecurity-credentials/"},
 		{"meta-data/placement/", "availability-zone\nregion"},
 		{"meta-data/services/", "domain\npartition"},
@@ -328,14 +331,20 @@ func TestDocuments(t *testing.T) {
 // credentials; without those, info is not there and the document says null.
 func TestAccountUnknown(t *testing.T) {
 	t.Parallel()
-	facts := testFacts()
-	facts.AccountID, facts.Region, facts.LocalIPv4, facts.Hostname = "", "", "", ""
+	facts := testFacts("")
+	facts.AccountID, facts.Region, facts.LocalIPv4, facts.Hostname = "", "", "", "" // as where the machine has none
 	broker := newBroker()
 	address := metadataServer(t, func(c *MetadataConfig) {
 		c.Broker = broker
-		c.Facts = func() Facts { return facts }
+		c.Facts = func(string) Facts { return facts }
+		c.machine = func() machine { return machine{} }
 	})
 	token := newToken(t, address)
+	for _, path := range []string{"iam/", "identity-credentials/"} { // what is listed answers: crawlers give up otherwise
+		if a := get(t, address, "/latest/meta-data/"+path, withToken(token)); strings.Contains(a.body, "info") {
+			t.Errorf("%s before the account is known: %q", path, a.body)
+		}
+	}
 	if a := get(t, address, "/latest/meta-data/iam/info", withToken(token)); !strings.Contains(a.body, testAccount) {
 		t.Errorf("iam/info: %+v", a)
 	}
@@ -360,9 +369,9 @@ func TestAccountUnknown(t *testing.T) {
 // TestNoRole: an endpoint with no role to serve answers 404.
 func TestNoRole(t *testing.T) {
 	t.Parallel()
-	facts := testFacts()
+	facts := testFacts("")
 	facts.RoleName = ""
-	address := metadataServer(t, func(c *MetadataConfig) { c.Facts = func() Facts { return facts } })
+	address := metadataServer(t, func(c *MetadataConfig) { c.Facts = func(string) Facts { return facts } })
 	token := newToken(t, address)
 	for _, path := range []string{"/latest/meta-data/iam/security-credentials/", "/latest/meta-data/iam/security-credentials-extended/", credentialsPath, "/latest/meta-data/iam/info"} {
 		if a := get(t, address, path, withToken(token)); a.status != 404 || !strings.Contains(a.body, "404 - Not Found") {

@@ -282,11 +282,13 @@ func TestForget(t *testing.T) {
 	defer l.Close()
 	s := NewMetadata(MetadataConfig{Listener: l, Profile: "dev", Facts: testFacts})
 	m := &metadata{Server: s}
+	m.profiles.Store(&map[string]*served{})
 	s.forget = m.forget
-	m.plain.Store(&rendered{})
-	m.extended.Store(&rendered{})
+	kept := m.of("dev")
+	kept.plain.Store(&rendered{})
+	kept.extended.Store(&rendered{})
 	s.Forget()
-	if m.plain.Load() != nil || m.extended.Load() != nil {
+	if kept.plain.Load() != nil || kept.extended.Load() != nil {
 		t.Error("a rendered body is kept")
 	}
 }
@@ -327,6 +329,36 @@ func TestUnknownPathsLogged(t *testing.T) {
 	}
 	if self, err := os.Executable(); runtime.GOOS == "linux" && (err != nil || line.Program != self) {
 		t.Errorf("the program is %q, want %q", line.Program, self)
+	}
+}
+
+// TestUnknownPathsAgain: a list that was filled is begun anew after an hour,
+// with another line that says so; one that was not is kept.
+func TestUnknownPathsAgain(t *testing.T) {
+	t.Parallel()
+	log, lines := newLog(t)
+	n := newNotices(log, &Server{profile: "dev"})
+	now := time.Now()
+	fill := func(from, to int) {
+		for i := from; i < to; i++ {
+			n.path(fmt.Sprintf("/x%d", i), "bobs", peer.Caller{}, now)
+		}
+	}
+	logged := func() int { return strings.Count(lines.String(), "unknown path asked for") }
+	fill(0, 10)
+	now = now.Add(24 * time.Hour)
+	fill(0, 10)
+	if logged() != 10 || strings.Count(lines.String(), `"profile":"bobs"`) != 10 {
+		t.Errorf("logged %d paths", logged())
+	}
+	fill(10, 100000)
+	if logged() != maxUnknown || len(n.unknown) != maxUnknown || strings.Count(lines.String(), "too many unknown paths") != 1 {
+		t.Errorf("logged %d paths, remembered %d", logged(), len(n.unknown))
+	}
+	now = now.Add(unknownEvery)
+	fill(0, 100000)
+	if logged() != 2*maxUnknown || len(n.unknown) != maxUnknown || strings.Count(lines.String(), "too many unknown paths") != 2 {
+		t.Errorf("an hour later: logged %d paths, remembered %d", logged(), len(n.unknown))
 	}
 }
 

@@ -106,13 +106,13 @@ func TestRepeatJudges(t *testing.T) {
 	tokens := access.NewTokens([32]byte{1})
 	current := tokens
 	generation := uint64(7)
-	facts := testFacts()
+	facts := testFacts("")
 	broker := newBroker()
 	var rule error
 	address, repeated := repeats(t, func(c *MetadataConfig) {
 		c.Tokens = func() *access.Tokens { return current }
 		c.Generation = func(string) uint64 { return generation }
-		c.Facts = func() Facts { return facts }
+		c.Facts = func(string) Facts { return facts }
 		c.Broker = broker
 		c.Check = func(peer.Caller, string, cred.Endpoint) error { return rule }
 	})
@@ -407,7 +407,8 @@ func TestRepeatLoad(t *testing.T) {
 	go func() { done <- s.Run(ctx) }()
 	address := l.Addr().String()
 	r := request("GET", credentialsPath, address, withToken(newToken(t, address)))
-	var open []*conn // guarded by s.mu while the server runs
+	var open []*conn
+	var once sync.Once
 	var wg sync.WaitGroup
 	for range 4 {
 		c := dial(t, address)
@@ -429,12 +430,7 @@ func TestRepeatLoad(t *testing.T) {
 					return
 				}
 				if n == 200 {
-					s.mu.Lock()
-					for c := range s.conns {
-						open = append(open, c)
-					}
-					s.mu.Unlock()
-					cancel()
+					once.Do(func() { open = s.limits.of(s); cancel() })
 				}
 			}
 		})

@@ -64,6 +64,8 @@ type route struct {
 	// pattern is the path. {version} stands for "latest" and every dated
 	// version, {date} for the dated ones alone; any other {name} is a
 	// parameter: one segment, unescaped. A path has at most one parameter.
+	// {...} at the end stands for everything below its directory, as it came;
+	// nothing else is below that directory.
 	pattern string
 	access  accessKind
 	maxBody int64 // bytes of body that are read and ignored; 0 is none
@@ -74,7 +76,17 @@ type route struct {
 	// when empty.
 	serve func(*exchange) *fault
 	value func(*Facts) string
+	// listed says whether a route with serve has a place in the listing of
+	// its directory; nil is always.
+	listed func(*Facts) bool
+	// below is what there is below a directory whose pattern ends in {...}:
+	// for its listing; serve answers.
+	below func(*Facts) []leaf
 }
+
+// everything is the last segment of a pattern that takes all that is below
+// a directory.
+const everything = "{...}"
 
 // versions are the dated versions that EC2 lists, in its order.
 func versions() []string {
@@ -95,6 +107,7 @@ const latest = "latest"
 type node struct {
 	children map[string]*node // by literal segment
 	param    *node
+	rest     *node    // of {...}: nothing else is below this node then
 	order    []string // the literal segments, sorted
 	get, put *route
 }
@@ -138,7 +151,10 @@ func compile(table []route, listings bool) *tree {
 			segments = segments[1:]
 		}
 		for _, n := range starts {
-			for _, s := range segments {
+			for i, s := range segments {
+				if s == everything && i != len(segments)-1 {
+					panic(fmt.Sprintf("route %q goes on after %s", r.pattern, everything))
+				}
 				n = n.child(s)
 			}
 			n.set(r)
@@ -168,6 +184,12 @@ func (t *tree) dated() *node {
 }
 
 func (n *node) child(segment string) *node {
+	if segment == everything {
+		if n.rest == nil {
+			n.rest = &node{}
+		}
+		return n.rest
+	}
 	if strings.HasPrefix(segment, "{") {
 		if n.param == nil {
 			n.param = &node{}
@@ -223,6 +245,9 @@ func (t *tree) match(path string) (n *node, param string) {
 	}
 	n = t.root
 	for rest := path[1:]; rest != ""; {
+		if n.rest != nil {
+			return n.rest, rest
+		}
 		segment, after, slash := strings.Cut(rest, "/")
 		rest = after
 		if slash && rest == "" && !t.listings {
@@ -266,7 +291,7 @@ func parameter(segment string) (string, bool) {
 
 // branches reports whether there is something below n: its name ends in "/"
 // where it is listed.
-func (n *node) branches() bool { return len(n.children) > 0 || n.param != nil }
+func (n *node) branches() bool { return len(n.children) > 0 || n.param != nil || n.rest != nil }
 
 // list returns the names under n as EC2 writes them: one a line, no line
 // feed after the last, directories ending in "/" (versions, directly under
@@ -290,6 +315,9 @@ func (n *node) names(f *Facts) []string {
 		}
 		names = append(names, s)
 	}
+	if n.rest != nil {
+		names = append(names, listLeaves(n.rest.get.below(f), "")...)
+	}
 	return names
 }
 
@@ -297,7 +325,7 @@ func (n *node) names(f *Facts) []string {
 func (n *node) listed(f *Facts) bool {
 	switch {
 	case n.get != nil:
-		return !n.get.hidden && (n.get.value == nil || n.get.value(f) != "")
+		return !n.get.hidden && (n.get.value == nil || n.get.value(f) != "") && (n.get.listed == nil || n.get.listed(f))
 	case n.put != nil:
 		return false
 	}

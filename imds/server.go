@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -32,9 +33,11 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	bodyTimeout       = 5 * time.Second
 	idleTimeout       = 75 * time.Second
-	writeTimeout      = 60 * time.Second // of a whole request: longer than any wait
+	writeTimeout      = 10 * time.Second // of one Write; an answer is one or two
 	drainTimeout      = 5 * time.Second  // at the end, for answers in flight
 	silentTimeout     = 100 * time.Millisecond
+	maxAcceptPause    = 100 * time.Millisecond // while accepting fails
+	sendBuffer        = 16 << 10               // bytes; an answer is a few thousand
 )
 
 // Server serves one listener. Run serves; nothing runs before it.
@@ -42,39 +45,59 @@ type Server struct {
 	listener net.Listener
 	as       form
 	via      cred.Endpoint
-	guard    *guard
+	live     atomic.Pointer[live] // see Configure
 	routes   *tree
 	base     accessKind // what it takes to learn that a path does not exist
 	wait     time.Duration
 
-	broker            Getter
-	check             func(c peer.Caller, profile string, via cred.Endpoint) error // nil: the broker alone judges
-	profile           string                                                       // of a metadata endpoint
-	allowUnidentified bool
-	peers             *peer.Resolver
-	identify          func(net.Conn) (peer.Caller, error)
-	facts             func() Facts
-	authorize         func(x *exchange, need accessKind) *fault
-	again             func(c *conn, now time.Time) (*rendered, time.Time) // see repeat.go
-	forget            func()                                              // drops whatever holds a secret
-	log               *notices
-	ttl               atomic.Pointer[seconds]
-	repeated          atomic.Uint64 // answers, for tests
-	draining          atomic.Bool   // no answer is repeated any more
+	broker        Getter
+	check         func(c peer.Caller, profile string, via cred.Endpoint) error // nil: the broker alone judges
+	profile       string                                                       // of a metadata endpoint, for whom profileOf is not asked
+	profileOf     func(c peer.Caller) string                                   // nil: profile
+	since         []string                                                     // Last-Modified of what never changes, nil for none
+	audit         cred.Recorder                                                // nil: nothing is recorded
+	peers         *peer.Resolver
+	identify      func(net.Conn) (peer.Caller, error)
+	facts         func(profile string) Facts
+	authorize     func(x *exchange, need accessKind) *fault
+	again         func(c *conn, now time.Time) (*rendered, time.Time) // see repeat.go
+	forget        func()                                              // drops whatever holds a secret
+	log           *notices
+	ttl           atomic.Pointer[seconds]
+	repeated      atomic.Uint64 // answers, for tests
+	draining      atomic.Bool   // no answer is repeated any more
+	limits        *Limits       // has the list of connections
+	acceptors     int
+	closeListener func() error // once
 
-	wg    sync.WaitGroup // one for each connection
-	mu    sync.Mutex     // guards conns
-	conns map[*conn]struct{}
+	wg sync.WaitGroup // one for each connection
 }
 
 type connKey struct{}
 
+// init fills in what is the same for all servers.
+func (s *Server) init(log *logrus.Entry) {
+	if s.limits == nil {
+		s.limits = NewLimits()
+	}
+	s.acceptors = acceptors()
+	s.closeListener = sync.OnceValue(s.listener.Close)
+	s.log = newNotices(log, s)
+}
+
 // Listen binds address ("127.0.0.1:9911") for a server. It is net.Listen
 // without TCP keep-alives: callers are on this machine, idle connections are
 // closed in a minute anyway, and the four system calls that switch them on are
-// felt by clients that connect for each request.
+// felt by clients that connect for each request. What the kernel keeps for a
+// client that does not read is bounded.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
-	lc := net.ListenConfig{KeepAlive: -1}
+	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		if err := c.Control(func(fd uintptr) { failed = setSendBuffer(fd, sendBuffer) }); err != nil {
+			return err
+		}
+		return failed
+	}}
 	return lc.Listen(ctx, "tcp", address)
 }
 
@@ -94,32 +117,35 @@ func (s *Server) Run(ctx context.Context) error {
 		MaxHeaderBytes:               maxHeaderBytes,
 		ReadHeaderTimeout:            readHeaderTimeout,
 		IdleTimeout:                  idleTimeout,
-		WriteTimeout:                 writeTimeout,
 		DisableGeneralOptionsHandler: true,
 		BaseContext:                  func(net.Listener) context.Context { return base },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if own, ok := c.(*conn); ok {
-				s.identifyPeer(own)
-			}
 			return context.WithValue(ctx, connKey{}, c)
 		},
 		ConnState: s.connState,
 		ErrorLog:  log.New(errorLog{s.log}, "", 0),
 	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(tracked{s.listener, s}) }()
+	served := make(chan error, s.acceptors)
+	for range s.acceptors {
+		go func() { served <- srv.Serve(&acceptor{Listener: s.listener, server: s, ended: ctx.Done()}) }()
+	}
 
 	var failure error
+	running := s.acceptors
 	select {
 	case <-ctx.Done():
 	case failure = <-served:
-		served <- failure
-		failure = fmt.Errorf("cannot serve %s on %s: %w", s.via.Kind, s.via.Listen, failure)
+		running--
 	}
 	s.drain(srv)
 	cancel()
-	if err := <-served; failure == nil && !errors.Is(err, http.ErrServerClosed) {
-		failure = fmt.Errorf("cannot serve %s on %s: %w", s.via.Kind, s.via.Listen, err)
+	for range running {
+		if err := <-served; failure == nil && !errors.Is(err, http.ErrServerClosed) {
+			failure = err
+		}
+	}
+	if failure != nil {
+		failure = fmt.Errorf("cannot serve %s on %s: %w", s.via.Kind, s.via.Listen, failure)
 	}
 	s.wg.Wait()
 	if err := s.peers.Close(); err != nil {
@@ -145,13 +171,11 @@ func (s *Server) drain(srv *http.Server) {
 	for {
 		select {
 		case <-silent.C:
-			s.mu.Lock()
-			for c := range s.conns {
+			for _, c := range s.limits.of(s) {
 				if !c.spoke.Load() {
 					_ = c.Close()
 				}
 			}
-			s.mu.Unlock()
 		case err := <-done:
 			if err != nil {
 				_ = srv.Close()
@@ -164,9 +188,7 @@ func (s *Server) drain(srv *http.Server) {
 // answering reports whether a connection is repeating an answer. net/http
 // takes such a connection for an idle one, and would close it.
 func (s *Server) answering() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.conns {
+	for _, c := range s.limits.of(s) {
 		if c.answering.Load() {
 			return true
 		}
@@ -174,7 +196,7 @@ func (s *Server) answering() bool {
 	return false
 }
 
-// connState keeps the list of connections: net/http calls it, with StateNew
+// connState follows a connection's life: net/http calls it, with StateNew
 // from the accepting goroutine, so that no connection is added once Serve
 // has returned.
 func (s *Server) connState(nc net.Conn, state http.ConnState) {
@@ -185,33 +207,17 @@ func (s *Server) connState(nc net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
 		s.wg.Add(1)
-		s.mu.Lock()
-		s.conns[c] = struct{}{}
-		s.mu.Unlock()
 	case http.StateActive:
+		c.busy.Store(true)
 		if !c.spoke.Load() {
 			c.spoke.Store(true)
 		}
+	case http.StateIdle:
+		c.busy.Store(false)
 	case http.StateClosed:
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
+		s.limits.remove(c)
 		s.wg.Done()
 	}
-}
-
-// identifyPeer asks the kernel who is at the other end, once for a
-// connection. It runs on the accepting goroutine: what a look-up needs of
-// stack is there already, where a new connection's would have to grow.
-func (s *Server) identifyPeer(c *conn) {
-	caller, err := s.identify(c.Conn)
-	if err == nil && !caller.Identified() {
-		err = peer.ErrUnidentified
-	}
-	if err != nil {
-		caller = peer.Caller{} // what came with an error is not believed
-	}
-	c.caller, c.callerErr = caller, err
 }
 
 // errorLog carries what net/http complains of into our log.

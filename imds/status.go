@@ -18,7 +18,8 @@ type fault struct {
 	status  int
 	code    string // of the container form
 	message string // of the container form, for the person who reads the client's error
-	reason  string // for the log only
+	reason  string // for the log and the audit log
+	detail  string // for the log, more than reason: may hold what the caller chose
 	close   bool   // the connection ends with the answer
 	allow   string // of 405
 	// document is a text/plain body instead of the page or object that is
@@ -34,6 +35,12 @@ func badRequest(reason string) *fault {
 
 func forbidden(reason string) *fault {
 	return &fault{status: http.StatusForbidden, code: "AccessDenied", message: "denied", reason: reason}
+}
+
+// with adds what the log alone may say.
+func (f *fault) with(detail string) *fault {
+	f.detail = detail
+	return f
 }
 
 // denied is forbidden with the rule that says so, for the log.

@@ -271,7 +271,7 @@ func TestSlowClients(t *testing.T) {
 		c = l.dial(t)
 		began = time.Now()
 		fmt.Fprint(c, good)
-		time.Sleep(2 * writeTimeout)
+		time.Sleep(writeTimeout + time.Second)
 		if n, err := io.Copy(io.Discard, c); n != 0 || err != nil {
 			t.Errorf("after %v there were %d bytes, %v", time.Since(began), n, err)
 		}

@@ -154,6 +154,12 @@ type Query struct {
 	RoleARN       string // by --role-arn
 	CallerRegion  string // AWS_REGION or AWS_DEFAULT_REGION of the caller
 	CallerVar     string // which of the two
+	// PolicyInline and PolicyARNs are the session policy of an endpoint, a
+	// grant, a command or a rule: the last link gets it, as
+	// session_policy_inline and session_policy_arns. A chain that can't carry
+	// it does not work (Profile.Err).
+	PolicyInline string   // a JSON policy document, "" for none
+	PolicyARNs   []string // of managed policies
 }
 
 // Profile is a resolved profile. It is immutable.
@@ -165,6 +171,9 @@ type Profile struct {
 	Warnings []string
 	Err      *Error // why it does not work; Settings and Chain go as far as they go
 	Region   string // the region for its programs, "" when none is set anywhere
+	// Protected is the profile's own `protected = true`: a person confirms
+	// each program that gets its credentials.
+	Protected bool
 }
 
 // Skipped is a credential_process that is keyfob itself.

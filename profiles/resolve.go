@@ -72,8 +72,16 @@ func (s *Set) Resolve(q Query) (*Profile, error) {
 		steps, err = r.sessionToken(steps)
 	}
 	if err == nil {
+		err = r.narrow(v, steps, q)
+	}
+	if err == nil {
 		err = r.clients(steps, q)
 	}
+	protected, notBool := v.boolean("protected")
+	if err == nil {
+		err = notBool
+	}
+	r.p.Protected = protected || notBool != nil
 	r.p.Err = err
 	for i, f := range s.files {
 		if f.err != nil && (f.whole || r.touched[i]) {

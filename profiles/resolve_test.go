@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -337,7 +338,7 @@ var resolveCases = []resolveCase{
 func TestResolve(t *testing.T) {
 	for _, c := range resolveCases {
 		t.Run(c.name, func(t *testing.T) {
-			if c.q == (Query{}) {
+			if reflect.ValueOf(c.q).IsZero() {
 				c.q = byFlag("a")
 			}
 			p := c.resolve(t, c.q)

@@ -11,7 +11,7 @@ import (
 func BenchmarkCheck(b *testing.B) {
 	r, err := NewRules(RulesConfig{
 		Owner:     "1000",
-		Endpoints: []EndpointRule{{Kind: "imds", Listen: "127.0.0.1:9911", AllowPrograms: []string{"/usr/bin/x"}}, {Kind: "imds", Listen: "127.0.0.1:9912"}},
+		Endpoints: []EndpointRule{{Kind: "imds", Listen: "127.0.0.1:9911", AllowPrograms: []Program{{Path: "/usr/bin/x"}}}, {Kind: "imds", Listen: "127.0.0.1:9912"}},
 		Profiles:  []ProfileRule{{Name: "prod-*", AllowUsers: []string{"1000", "1007"}}, {Name: "dev"}},
 	})
 	if err != nil {

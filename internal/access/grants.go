@@ -45,8 +45,14 @@ type Grant struct {
 	ExecStart uint64 `json:"exec_start,omitempty"`
 	// RoleARN is the role that --role-arn named, in place of the profile's;
 	// Implicit that no flag named the profile. Both are cred.Request's.
-	RoleARN   string    `json:"role_arn,omitempty"`
-	Implicit  bool      `json:"implicit,omitempty"`
+	RoleARN  string `json:"role_arn,omitempty"`
+	Implicit bool   `json:"implicit,omitempty"`
+	// Policy is the session policy of what it opens, by
+	// cred.SessionPolicy.Encode, "" for none.
+	Policy string `json:"policy,omitempty"`
+	// Confirmed says that a person agreed to it when it was made: without
+	// that it opens no protected profile.
+	Confirmed bool      `json:"confirmed,omitempty"`
 	TokenFile string    `json:"token_file,omitempty"`
 	Created   time.Time `json:"created"`
 }
@@ -70,6 +76,8 @@ type GrantSpec struct {
 	ExecStart uint64
 	RoleARN   string
 	Implicit  bool
+	Policy    string
+	Confirmed bool
 	// TokenFile is an absolute path, "" for one of Add's choice.
 	TokenFile string
 }
@@ -216,7 +224,7 @@ func (g *Grants) Add(ctx context.Context, spec GrantSpec) (*Grant, cred.Secret, 
 	s := &storedGrant{Grant: Grant{
 		Version: grantVersion, Profiles: slices.Clone(spec.Profiles), UID: spec.UID, AnyUser: spec.AnyUser,
 		Note: spec.Note, Relative: spec.Relative, ExecPID: spec.ExecPID, ExecStart: spec.ExecStart,
-		RoleARN: spec.RoleARN, Implicit: spec.Implicit,
+		RoleARN: spec.RoleARN, Implicit: spec.Implicit, Policy: spec.Policy, Confirmed: spec.Confirmed,
 		TokenFile: spec.TokenFile, Created: now.UTC().Truncate(time.Millisecond),
 	}}
 	if !spec.Expires.IsZero() {
@@ -393,7 +401,8 @@ func (g *Grants) ByPath(id string, now time.Time) (*Grant, error) {
 // CheckGrant is Check for a request that the grant opened: nil, or a
 // *Denied. The grant must name the profile; the caller must be its creator's
 // user, unless it is for any user, which then replaces the endpoint's
-// default of the owner alone. What rules say by name still holds.
+// default of the owner alone. What rules say by name still holds. A protected
+// profile takes a grant that a person confirmed.
 func (r *RuleSet) CheckGrant(c peer.Caller, g *Grant, profile string, via cred.Endpoint) error {
 	switch {
 	case g == nil:
@@ -402,6 +411,10 @@ func (r *RuleSet) CheckGrant(c peer.Caller, g *Grant, profile string, via cred.E
 		return &Denied{Reason: "the grant does not name this profile"} // not its id: it opens a relative grant
 	case !g.AnyUser && (!c.Identified() || c.UID != g.UID):
 		return &Denied{Reason: "the grant is another user's"}
+	case !g.AnyUser && c.AtHome(context.Background()) != nil: // bounds itself
+		return &Denied{Reason: "the grant is for a user, and the caller's process could not be identified"}
+	case !g.Confirmed && r.Protected(profile):
+		return &Denied{Reason: "the profile is protected, and no person confirmed the grant"}
 	}
 	return r.check(c, profile, via, g.AnyUser)
 }

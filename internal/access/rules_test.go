@@ -40,15 +40,27 @@ func absolute(path string) string {
 	return path
 }
 
+// paths are programs of any content; nil stays nil, which is another rule.
+func paths(list []string) []Program {
+	if list == nil {
+		return nil
+	}
+	programs := []Program{}
+	for _, p := range list {
+		programs = append(programs, Program{Path: p})
+	}
+	return programs
+}
+
 func TestCheck(t *testing.T) {
 	terraform, other := absolute("/opt/terraform"), absolute("/opt/other")
 	endpoint := func(users, programs []string, unidentified bool) RulesConfig {
 		return RulesConfig{Owner: owner, Endpoints: []EndpointRule{{
-			Kind: imds.Kind, Listen: imds.Listen, Profile: "app", AllowUsers: users, AllowPrograms: programs, AllowUnidentified: unidentified,
+			Kind: imds.Kind, Listen: imds.Listen, Profile: "app", AllowUsers: users, AllowPrograms: paths(programs), AllowUnidentified: unidentified,
 		}}}
 	}
 	profile := func(name string, users, programs []string) RulesConfig {
-		return RulesConfig{Owner: owner, Profiles: []ProfileRule{{Name: name, AllowUsers: users, AllowPrograms: programs}}}
+		return RulesConfig{Owner: owner, Profiles: []ProfileRule{{Name: name, AllowUsers: users, AllowPrograms: paths(programs)}}}
 	}
 	both := func(a, b RulesConfig) RulesConfig {
 		return RulesConfig{Owner: owner, Endpoints: append(a.Endpoints, b.Endpoints...), Profiles: append(a.Profiles, b.Profiles...)}
@@ -184,7 +196,7 @@ func TestNewRulesFollowsLinks(t *testing.T) {
 	if err := os.Symlink(real, link); err != nil {
 		t.Skipf("%s: no symbolic links here: %v", t.Name(), err)
 	}
-	r, err := NewRules(RulesConfig{Owner: owner, Profiles: []ProfileRule{{Name: "*", AllowPrograms: []string{link}}}})
+	r, err := NewRules(RulesConfig{Owner: owner, Profiles: []ProfileRule{{Name: "*", AllowPrograms: paths([]string{link})}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +210,7 @@ func TestNewRulesRefuses(t *testing.T) {
 		"allow_users of endpoint imds a:1":       {Endpoints: []EndpointRule{{Kind: "imds", Listen: "a:1", AllowUsers: []string{"no-such-user-here"}}}},
 		"4294967296 is no user id":               {Profiles: []ProfileRule{{Name: "x", AllowUsers: []string{"4294967296"}}}},
 		`there is no user ""`:                    {Profiles: []ProfileRule{{Name: "x", AllowUsers: []string{""}}}},
-		"allow_programs of profile prod-*":       {Profiles: []ProfileRule{{Name: "prod-*", AllowPrograms: []string{"terraform"}}}},
+		"allow_programs of profile prod-*":       {Profiles: []ProfileRule{{Name: "prod-*", AllowPrograms: paths([]string{"terraform"})}}},
 		"profile rule without a name":            {Profiles: []ProfileRule{{AllowUsers: []string{"1"}}}},
 		"two rules for one listener: endpoint i": {Endpoints: []EndpointRule{{Kind: "imds", Listen: "a:1"}, {Kind: "imds", Listen: "a:1"}}},
 	} {
@@ -249,7 +261,7 @@ func TestCheckGrant(t *testing.T) {
 
 func TestCheckAllocatesNothing(t *testing.T) {
 	r, err := NewRules(RulesConfig{Owner: owner,
-		Endpoints: []EndpointRule{{Kind: imds.Kind, Listen: imds.Listen, AllowUsers: []string{owner}, AllowPrograms: []string{absolute("/opt/x")}}},
+		Endpoints: []EndpointRule{{Kind: imds.Kind, Listen: imds.Listen, AllowUsers: []string{owner}, AllowPrograms: []Program{{Path: absolute("/opt/x")}}}},
 		Profiles:  []ProfileRule{{Name: "prod-*", AllowUsers: []string{owner}}},
 	})
 	if err != nil {

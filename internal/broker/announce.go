@@ -1,16 +1,13 @@
 package broker
 
-import (
-	"time"
+import "time"
 
-	"github.com/sirupsen/logrus"
-)
-
-// Announcement says that a session which only a person can renew ends soon.
+// Announcement says that a session, or a sign-in, which only a person can
+// renew ends soon.
 type Announcement struct {
 	Profile string    // the one that was used last of those that need it
 	Kind    string    // of the link whose session it is: "session-token", "sso", …
-	Expires time.Time // of that session, by our clock
+	Expires time.Time // of that session or sign-in, by our clock
 	Hint    string    // the command that renews it
 }
 
@@ -30,21 +27,12 @@ func (b *Broker) announce(now time.Time, ending []*link) {
 	for _, l := range ending {
 		users[l] = nil
 	}
-	since := b.minute(now) - int64(idleAfter/time.Minute)
 	for _, e := range b.view.Load().entries() {
-		last := e.use.last.Load()
-		if last == 0 || last < since {
+		if !b.usedLately(e, now) {
 			continue
 		}
 		for l := e.last; l != nil; l = l.below {
-			u, ok := users[l]
-			if !ok {
-				continue
-			}
-			// The same whatever the order, and rather a name than a name
-			// with a region.
-			if u == nil || last > u.use.last.Load() || last == u.use.last.Load() &&
-				(e.profile < u.profile || e.profile == u.profile && e.variant == variant{}) {
+			if u, ok := users[l]; ok && (u == nil || e.laterThan(u)) {
 				users[l] = e
 			}
 		}
@@ -69,9 +57,19 @@ func (b *Broker) announce(now time.Time, ending []*link) {
 		}
 		l.unsaved.Store(true) // for the record to say so
 		l.poke()
-		a := Announcement{Profile: e.profile, Kind: string(kind), Expires: p.snap.Expires, Hint: "keyfob login " + e.profile}
-		b.log.WithFields(logrus.Fields{"profile": a.Profile, "kind": a.Kind, "expires": a.Expires}).
-			Info("a session that needs a person ends soon")
-		b.wg.Go(func() { b.cfg.Announce(a) })
+		b.tell(Announcement{Profile: e.profile, Kind: string(kind), Expires: p.snap.Expires, Hint: "keyfob login " + e.profile})
 	}
+}
+
+// usedLately reports whether somebody asked for e within idleAfter.
+func (b *Broker) usedLately(e *entry, now time.Time) bool {
+	last := e.use.last.Load()
+	return last != 0 && last >= b.minute(now)-int64(idleAfter/time.Minute)
+}
+
+// laterThan chooses whom to speak of: who was used last, the same whatever the
+// order, and rather a name than a name with a region.
+func (e *entry) laterThan(u *entry) bool {
+	mine, other := e.use.last.Load(), u.use.last.Load()
+	return mine > other || mine == other && (e.profile < u.profile || e.profile == u.profile && e.variant == variant{})
 }

@@ -17,16 +17,17 @@ func (l *link) attempt(ctx context.Context, f *flight) (*cred.Snapshot, error) {
 	if err := l.b.checkLock(ctx); err != nil {
 		return nil, err
 	}
-	if !f.force {
-		l.restore(ctx, f)
-		if snap := l.enough(f); snap != nil {
-			return snap, nil
-		}
+	// Also where a new one is wanted whatever there is: should that fail,
+	// what the vault has is served.
+	l.restore(ctx, f)
+	if snap := l.enough(f); snap != nil {
+		return snap, nil
 	}
+	below := want{mode: f.mode, profile: f.profile, signin: f.signin}
 	var base *cred.Snapshot
 	if l.below != nil {
 		var err error
-		if base, err = l.below.acquire(ctx, want{mode: f.mode, profile: f.profile}); err != nil {
+		if base, err = l.below.acquire(ctx, below); err != nil {
 			return nil, &belowError{err}
 		}
 	}
@@ -35,7 +36,7 @@ func (l *link) attempt(ctx context.Context, f *flight) (*cred.Snapshot, error) {
 		return snap, nil
 	}
 	if refused, ended := baseRefused(err); refused && base != nil {
-		next, nerr := l.below.replace(ctx, base, ended, want{mode: f.mode, profile: f.profile})
+		next, nerr := l.below.replace(ctx, base, ended, below)
 		switch {
 		case nerr != nil && interactionOf(nerr) != nil:
 			// What mends it is more use than what AWS said. It counts as a
@@ -96,30 +97,37 @@ func (l *link) enough(f *flight) *cred.Snapshot {
 // answer tells.
 func (l *link) fetch(ctx context.Context, f *flight, base *cred.Snapshot) (cred.Credentials, *cred.Snapshot, error) {
 	spec, src := l.source()
+	ask := l.b.cfg.Asker
 	if kept(spec.Kind) && !src.Interactive() {
-		up := upstreamOf(src, l.key)
-		if err := l.b.gate.enter(ctx, up, !l.good(l.cur.Load(), time.Now())); err != nil {
+		p := &pass{g: &l.b.gate, ctx: ctx, upstream: upstreamOf(src, l.key), ask: ask}
+		if err := p.enter(!l.good(l.cur.Load(), time.Now())); err != nil {
 			return cred.Credentials{}, nil, err
 		}
-		defer l.b.gate.leave(up)
+		defer p.leave()
 		if snap := l.enough(f); snap != nil {
 			return cred.Credentials{}, snap, nil
 		}
+		if _, ok := src.(cred.SignInSource); ok {
+			ask = p
+		}
 	}
-	c, err := l.call(ctx, f, base)
+	c, err := l.call(ctx, f, base, ask)
 	return c, nil, err
 }
 
 // call calls the source within the attempt's own deadline.
-func (l *link) call(ctx context.Context, f *flight, base *cred.Snapshot) (c cred.Credentials, err error) {
+func (l *link) call(ctx context.Context, f *flight, base *cred.Snapshot, ask cred.Asker) (c cred.Credentials, err error) {
 	spec, src := l.source()
 	limit := cred.FetchTimeout
-	if src.Interactive() {
+	if asksPerson(src) {
 		limit = l.b.cfg.SigninTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	in := cred.Input{Key: l.key, Profile: f.profile, Ask: l.b.cfg.Asker}
+	if kept(spec.Kind) {
+		defer func() { l.b.count.attempt(err) }()
+	}
+	in := cred.Input{Key: l.key, Profile: f.profile, Ask: ask, Signin: f.signin}
 	if base != nil {
 		in.Base = base.Credentials
 	}
@@ -254,6 +262,9 @@ func (l *link) finish(ctx context.Context, f *flight, snap *cred.Snapshot, err e
 	switch {
 	case l.epoch != f.epoch || ctx.Err() != nil:
 		// Forgotten, or ending: it says nothing about the next attempt.
+	case err != nil && f.refresh && l.good(l.cur.Load(), now):
+		// Who asked for it is told. The session that there is stays as good
+		// as it was.
 	case err == nil:
 		l.lastErr, l.asked = nil, nil
 		l.failures, l.retryAt, l.offline = 0, time.Time{}, ""
@@ -268,7 +279,7 @@ func (l *link) finish(ctx context.Context, f *flight, snap *cred.Snapshot, err e
 		}
 		l.belowSeq = l.below.seq.Load()
 	case errors.Is(err, errForgotten):
-	case interactionOf(err) != nil && l.below == nil, interactionOf(err) != nil && l.src.Interactive():
+	case interactionOf(err) != nil && l.below == nil, interactionOf(err) != nil && asksPerson(l.src):
 		l.lastErr, l.asked, l.askedAt = err, err, now
 	default:
 		l.lastErr, l.offline = err, offline
@@ -291,6 +302,7 @@ func (l *link) finish(ctx context.Context, f *flight, snap *cred.Snapshot, err e
 	if recovered {
 		l.log().Info("session is fetched again after failures")
 	}
+	l.signedIn(err == nil)
 	f.snap, f.err = snap, err
 	close(f.done)
 	l.b.pokeMinder()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,12 @@ type Checker interface {
 	// error that Is cred.ErrDenied otherwise, the text of which is for the
 	// log only. It must not allocate when it allows.
 	Check(c peer.Caller, profile string, via cred.Endpoint) error
+	// Policy is the session policy under which profile is handed out, by
+	// SessionPolicy.Encode, "" for none.
+	Policy(profile string) string
+	// Protected reports whether a person confirms each program that gets
+	// profile.
+	Protected(profile string) bool
 }
 
 // Config is what a Broker works with. Sources and Store are required.
@@ -44,6 +51,14 @@ type Config struct {
 	Asker   cred.Asker // nil: nobody can be asked
 	Rules   Checker    // nil: everybody is denied until SetRules
 	Log     *logrus.Entry
+
+	// Confirm asks a person whether r's program may have a protected
+	// profile, or knows the answer. It is called after the rules said yes, by
+	// callers that no grant let in, and not for a login, which hands out
+	// nothing. nil: protected profiles are denied. Errors: one that Is
+	// cred.ErrDenied after a no, *cred.InteractionError when nobody can be
+	// asked.
+	Confirm func(ctx context.Context, r cred.Request) error
 
 	// SigninTimeout bounds one attempt of a link that may need a person;
 	// 0 is ten minutes. Other links have cred.FetchTimeout.
@@ -72,11 +87,14 @@ type Broker struct {
 	denied denials
 	net    network
 	gate   gate
+	signs  signIns
+	count  counters
 
 	// mu guards what follows. It is held over Resolve and Sources.For, which
 	// do no more than compute.
 	mu       sync.Mutex
 	resolver Resolver
+	rules    Checker // those of view, for Resolve
 	links    map[cred.LinkKey]*link
 	pinned   map[string]bool // profiles of SetActive
 	started  bool
@@ -108,7 +126,8 @@ func New(cfg Config) *Broker {
 		pinned: map[string]bool{},
 		gate:   gate{all: maxAttempts, each: maxAttemptsEach},
 	}
-	b.view.Store(&view{rules: checkerOf(cfg.Rules)})
+	b.rules = checkerOf(cfg.Rules)
+	b.view.Store(&view{rules: b.rules})
 	return b
 }
 
@@ -151,12 +170,10 @@ func (b *Broker) Run(ctx context.Context) error {
 // Errors, to be told apart by errors.Is and errors.As: cred.ErrDenied (judged
 // first, so that outsiders learn nothing of what exists),
 // cred.ErrUnknownProfile, cred.ErrConfig, cred.ErrLocked,
-// cred.ErrUnavailable, *cred.UpstreamError, *cred.InteractionError.
+// cred.ErrUnavailable, *cred.UpstreamError, *cred.InteractionError (also of
+// Config.Confirm).
 func (b *Broker) Get(ctx context.Context, r cred.Request) (*cred.Snapshot, error) {
 	v := b.view.Load()
-	if v.rules == nil {
-		return nil, b.deny(&r, errNoRules)
-	}
 	if err := v.judge(&r); err != nil {
 		return nil, b.deny(&r, err)
 	}
@@ -167,10 +184,11 @@ func (b *Broker) Get(ctx context.Context, r cred.Request) (*cred.Snapshot, error
 }
 
 // Held is Get for whoever would make preparations before waiting: it returns
-// what is in memory and good, or nil where Get would have to wait or fail.
+// what is in memory and good, or nil where Get would have to wait, to have a
+// person confirm, or to fail.
 func (b *Broker) Held(r cred.Request) *cred.Snapshot {
 	v := b.view.Load()
-	if v.rules == nil || v.judge(&r) != nil {
+	if v.judge(&r) != nil {
 		return nil
 	}
 	return b.held(v, &r)
@@ -179,7 +197,7 @@ func (b *Broker) Held(r cred.Request) *cred.Snapshot {
 // held returns the snapshot in memory that answers r, or nil.
 func (b *Broker) held(v *view, r *cred.Request) *cred.Snapshot {
 	e := v.find(r)
-	if e == nil || v.closed {
+	if e == nil || v.closed || mustConfirm(e, r) {
 		return nil
 	}
 	p := e.last.cur.Load()
@@ -235,7 +253,10 @@ func (b *Broker) Fresh(ctx context.Context, r cred.Request) (*cred.Snapshot, err
 // where the grant was looked at, by access.RuleSet.CheckGrant: it may be for
 // users whom the rules of the endpoint alone would refuse.
 func (v *view) judge(r *cred.Request) error {
-	if r.Grant != "" {
+	switch {
+	case v.rules == nil:
+		return errNoRules
+	case r.Grant != "":
 		return nil
 	}
 	return v.rules.Check(r.Caller, r.Profile, r.Via)
@@ -243,11 +264,7 @@ func (v *view) judge(r *cred.Request) error {
 
 // check applies the rules to r.
 func (b *Broker) check(r *cred.Request) error {
-	v := b.view.Load()
-	if v.rules == nil {
-		return b.deny(r, errNoRules)
-	}
-	if err := v.judge(r); err != nil {
+	if err := b.view.Load().judge(r); err != nil {
 		return b.deny(r, err)
 	}
 	return nil
@@ -257,19 +274,38 @@ func (b *Broker) check(r *cred.Request) error {
 // last link of r's chain.
 func (b *Broker) getSlow(ctx context.Context, r *cred.Request, w want,
 	from func(*link, context.Context, want) (*cred.Snapshot, error)) (*cred.Snapshot, error) {
-	w.mode, w.profile = modePlain, r.Profile
+	w.mode, w.profile, w.signin = modePlain, r.Profile, r.Signin
 	if r.MayAsk {
 		w.mode = modeAsk
 	}
+	confirmed := false
 	// A link may be given up by a reload between being found and being
 	// asked; more than once in a row is not bad luck.
 	for range 8 {
+		ruling := b.view.Load().ruling
+		if err := b.check(r); err != nil {
+			return nil, err
+		}
 		e, err := b.activate(r)
 		if err != nil {
 			return nil, err
 		}
+		if !confirmed && mustConfirm(e, r) {
+			if err := b.confirm(ctx, r); err != nil {
+				return nil, err
+			}
+			confirmed = true
+			continue // it took a while
+		}
 		e.use.touch(b.minute(time.Now()), &r.Caller)
 		snap, err := from(e.last, ctx, w)
+		if v := b.view.Load(); v.ruling != ruling {
+			// The rules are others than those by which it began: they may
+			// refuse r, narrow what it gets, or want a person's yes.
+			if now := v.find(r); v.judge(r) != nil || now == nil || now.last != e.last || now.protected != e.protected {
+				continue
+			}
+		}
 		switch {
 		case errors.Is(err, errEnded):
 			continue
@@ -296,10 +332,10 @@ func (l *link) forceChain(ctx context.Context, w want) (*cred.Snapshot, error) {
 }
 
 // freshChain returns l's session after seeing to it that those of the links
-// below that need a person, and its own, do not end soon.
+// below that may need a person, and its own, do not end soon.
 func (l *link) freshChain(ctx context.Context, w want) (*cred.Snapshot, error) {
 	for below := l.below; below != nil; below = below.below {
-		if _, src := below.source(); src.Interactive() {
+		if below.mayNeedPerson() {
 			if _, err := below.freshChain(ctx, w); err != nil {
 				return nil, err
 			}
@@ -307,16 +343,21 @@ func (l *link) freshChain(ctx context.Context, w want) (*cred.Snapshot, error) {
 		}
 	}
 	snap, err := l.acquire(ctx, w) // rather the vault's than a new one
-	if err != nil || !l.endsSoon(time.Now()) {
+	if err != nil || !l.endsSoon(ctx, time.Now()) {
 		return snap, err
 	}
 	w.force = true
 	return l.acquire(ctx, w)
 }
 
-// endsSoon reports whether l needs a person and what is left of its session
-// is no more than is announced.
-func (l *link) endsSoon(now time.Time) bool {
+// endsSoon reports whether l needs a person and what is left of its session,
+// or of the sign-in behind it, is no more than is announced. Of a sign-in
+// that nobody knows it is assumed: its source looks without disturbing who
+// has signed in.
+func (l *link) endsSoon(ctx context.Context, now time.Time) bool {
+	if ends, _, ok := l.signInEnds(ctx); ok {
+		return !ends.After(now.Add(signInNotice))
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := l.cur.Load()
@@ -343,9 +384,11 @@ func ownError(err error, profile string) error {
 	return &c
 }
 
-// Chain returns the keys and the links of r's chain in the order in which
-// credentials flow, for interactions. The errors are those of Get that need
-// no attempt. Callers that Get would deny are denied.
+// Chain returns the links of r's chain in the order in which credentials
+// flow, and the keys under which they may ask a person: their own in the same
+// order, then those of sign-ins that they share with other chains. The errors
+// are those of Get that need no attempt. Callers that Get would deny are
+// denied.
 func (b *Broker) Chain(r cred.Request) ([]cred.LinkKey, []profiles.Link, error) {
 	if err := b.check(&r); err != nil {
 		return nil, nil, err
@@ -356,7 +399,13 @@ func (b *Broker) Chain(r cred.Request) ([]cred.LinkKey, []profiles.Link, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	return keysOf(p.Chain), p.Chain, nil
+	keys := keysOf(p.Chain)
+	for i, k := range keys {
+		if ask, ok := b.askKey(k, p.Chain[i]); ok && !slices.Contains(keys, ask) {
+			keys = append(keys, ask)
+		}
+	}
+	return keys, p.Chain, nil
 }
 
 // SetSkew tells how far AWS's clock is ahead of ours (negative: behind), as

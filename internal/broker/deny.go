@@ -43,6 +43,7 @@ func (d *denials) first(minute int64, uid, profile string) bool {
 // deny returns what a refused caller learns, the same whether there is such
 // a profile or not, and logs the rest.
 func (b *Broker) deny(r *cred.Request, reason error) error {
+	b.count.refusals.Add(1)
 	if b.denied.first(b.minute(time.Now()), r.Caller.UID, r.Profile) {
 		b.mu.Lock()
 		_, err := b.resolve(queryOf(r))

@@ -1,12 +1,10 @@
 package broker
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"sort"
-	"strconv"
 
 	"keyfob/internal/cred"
 	"keyfob/profiles"
@@ -16,7 +14,8 @@ import (
 // roles come from callers. Beyond it the one unused longest gives way.
 const maxEntries = 4096
 
-// variant is what of a request, besides the profile, decides its chain.
+// variant is what of a request, besides the profile, decides its chain. The
+// policy is the request's own; that of the rules is the same for all.
 type variant struct {
 	implicit     bool
 	role, region string
@@ -26,11 +25,12 @@ type variant struct {
 // entry is one active way of asking: a profile and a variant, resolved to
 // its last link. It is immutable but for use.
 type entry struct {
-	profile string
-	variant variant
-	last    *link
-	pinned  bool
-	use     *usage
+	profile   string
+	variant   variant
+	last      *link
+	pinned    bool
+	protected bool // a person confirms each program
+	use       *usage
 }
 
 // slot holds the entries of one profile. It is immutable.
@@ -44,6 +44,7 @@ type slot struct {
 type view struct {
 	closed bool
 	rules  Checker
+	ruling uint64 // counts the changes of rules
 	slots  map[string]*slot
 	count  int
 }
@@ -123,103 +124,6 @@ func (v *view) only(entries []*entry) *view {
 	return &n
 }
 
-// query is a profile and a variant.
-type query struct {
-	profile string
-	variant variant
-}
-
-func queryOf(r *cred.Request) query { return query{r.Profile, variantOf(r)} }
-
-// errNoProfiles: SetProfiles has not been called.
-var errNoProfiles = fmt.Errorf("cannot resolve profiles yet: %w", cred.ErrUnavailable)
-
-// resolve returns the chain of q. mu is held.
-func (b *Broker) resolve(q query) (*profiles.Profile, error) {
-	if b.resolver == nil {
-		return nil, errNoProfiles
-	}
-	origin := profiles.Origin{Kind: profiles.FromFlag, Name: "--profile"}
-	if q.variant.implicit {
-		origin = profiles.Origin{Kind: profiles.FromEnvironment, Name: "AWS_PROFILE"}
-	}
-	p, err := b.resolver.Resolve(profiles.Query{
-		Profile: q.profile, ProfileOrigin: origin, Region: q.variant.region, RoleARN: q.variant.role,
-	})
-	if err != nil {
-		return nil, unknownProfile(q.profile, err)
-	}
-	if p.Err != nil {
-		return nil, &fault{sentinel: cred.ErrConfig, err: p.Err}
-	}
-	if len(p.Chain) == 0 {
-		return nil, &fault{sentinel: cred.ErrConfig, err: fmt.Errorf("cannot find a source of credentials for profile %s", q.profile)}
-	}
-	if q.variant.policy != "" {
-		// No link takes a policy from outside its profile; to hand out
-		// credentials without it would be wider than what was asked for.
-		return nil, &fault{sentinel: cred.ErrConfig, err: fmt.Errorf("cannot narrow profile %s by a session policy", q.profile)}
-	}
-	return p, nil
-}
-
-// unknownProfile gives a resolver's error its meaning and the nearest name
-// as hint.
-func unknownProfile(name string, err error) error {
-	f := &fault{sentinel: cred.ErrUnknownProfile, err: err}
-	var pe *profiles.Error
-	if errors.As(err, &pe) {
-		if !pe.Unknown {
-			f.sentinel = cred.ErrConfig
-		}
-		if pe.Help == "" && pe.Nearest != "" {
-			f.hint = "did you mean " + pe.Nearest + "?"
-		}
-	}
-	return f
-}
-
-// keysOf computes the key of each link of a chain.
-func keysOf(chain []profiles.Link) []cred.LinkKey {
-	keys := make([]cred.LinkKey, len(chain))
-	var below cred.LinkKey
-	for i := range chain {
-		below = keyOf(&chain[i], below)
-		keys[i] = below
-	}
-	return keys
-}
-
-// keyOf computes a link's key from its kind, its parameters and those
-// settings of its client that decide what it gets. How often a client
-// retries decides nothing, so that a session outlives a change of it.
-func keyOf(l *profiles.Link, below cred.LinkKey) cred.LinkKey {
-	params := make(map[string]string, len(l.Params)+len(l.Client.EndpointURL)+5)
-	for k, v := range l.Params {
-		params["param."+k] = v
-	}
-	set := func(name, value string) {
-		if value != "" {
-			params["client."+name] = value
-		}
-	}
-	flag := func(name string, on bool) {
-		if on {
-			set(name, strconv.FormatBool(on))
-		}
-	}
-	c := &l.Client
-	set("region", c.Region)
-	set("ca_bundle", c.CABundle)
-	flag("use_fips", c.UseFIPS)
-	flag("use_dualstack", c.UseDualStack)
-	flag("sts_legacy", c.STSLegacy)
-	for service, url := range c.EndpointURL {
-		set("endpoint_url."+service, url)
-	}
-	return cred.KeyOf(string(l.Kind), params, below)
-}
-
 // activate returns the entry of r, made now if there is none.
 func (b *Broker) activate(r *cred.Request) (*entry, error) {
 	if v := b.view.Load(); !v.closed {
@@ -275,7 +179,8 @@ func (b *Broker) makeEntry(q query, use *usage) (*entry, error) {
 		return nil, err
 	}
 	e := &entry{profile: q.profile, variant: q.variant, last: last, use: use,
-		pinned: b.pinned[q.profile] && q.variant == variant{}}
+		protected: b.protected(p),
+		pinned:    b.pinned[q.profile] && q.variant == variant{}}
 	last.refs++
 	last.last++
 	if e.pinned {
@@ -315,8 +220,8 @@ func (b *Broker) takeChain(owner string, chain []profiles.Link) (*link, error) {
 		l := b.links[keys[i]]
 		switch {
 		case l == nil:
-			l = &link{b: b, key: keys[i], below: below, spec: &chain[i], src: sources[i], owner: owner,
-				kick: make(chan struct{}, 1), stop: make(chan struct{})}
+			l = &link{b: b, key: keys[i], below: below, owner: owner, kick: make(chan struct{}, 1), stop: make(chan struct{})}
+			l.setSource(&chain[i], sources[i])
 			if below != nil {
 				below.refs++
 			}
@@ -326,7 +231,7 @@ func (b *Broker) takeChain(owner string, chain []profiles.Link) (*link, error) {
 			}
 		case sources[i] != nil:
 			l.mu.Lock()
-			l.spec, l.src = &chain[i], sources[i]
+			l.setSource(&chain[i], sources[i])
 			if !kept(l.spec.Kind) {
 				l.cur.Store(nil) // read before they were changed
 				l.epoch++
@@ -400,11 +305,16 @@ func (b *Broker) activeLinks() []*link {
 func (b *Broker) SetProfiles(r Resolver) {
 	b.mu.Lock()
 	b.resolver = r
-	old := b.view.Load()
-	if b.closed {
-		b.mu.Unlock()
-		return
+	if !b.closed {
+		b.remake(b.view.Load())
 	}
+	b.mu.Unlock()
+	b.pokeMinder()
+}
+
+// remake resolves all entries of old anew and publishes them with whatever
+// else it says. mu is held.
+func (b *Broker) remake(old *view) {
 	var next []*entry
 	for _, e := range old.entries() {
 		n, err := b.makeEntry(query{e.profile, e.variant}, e.use)
@@ -418,14 +328,14 @@ func (b *Broker) SetProfiles(r Resolver) {
 		next = append(next, n)
 	}
 	v := old.only(next)
-	v = b.addPinned(v)
+	if b.resolver != nil {
+		v = b.addPinned(v)
+	}
 	b.view.Store(v)
 	// After the new ones are made, so that what is shared never ends.
 	for _, e := range old.entries() {
 		b.dropEntry(e)
 	}
-	b.mu.Unlock()
-	b.pokeMinder()
 }
 
 // addPinned makes the entries of pinned profiles that have none. mu is held.
@@ -481,11 +391,19 @@ func (b *Broker) SetActive(names []string) {
 	b.pokeMinder()
 }
 
-// SetRules swaps who may have what; nil denies everybody.
+// SetRules swaps who may have what, and by which policies; nil denies
+// everybody. Who waits is judged again before he gets anything.
 func (b *Broker) SetRules(r Checker) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	v := *b.view.Load()
 	v.rules = checkerOf(r)
-	b.view.Store(&v)
+	v.ruling++
+	b.rules = v.rules
+	if b.closed {
+		b.view.Store(&v)
+	} else {
+		b.remake(&v)
+	}
+	b.mu.Unlock()
+	b.pokeMinder()
 }

@@ -56,13 +56,18 @@ type world struct {
 	probes   map[string]int  // connects by Reach, by upstream
 	inside   int             // calls under way
 	most     int             // the most there were at once
+
+	policies map[string]string    // by access key id: what its session was narrowed by
+	signIns  map[string]time.Time // ends of sign-ins, by name
+	signLife time.Duration        // of the next sign-in
+	signins  []*cred.Signin       // as sources got them
 }
 
 func newWorld() *world {
 	return &world{
 		calls: map[string]int{}, dead: map[string]bool{}, ends: map[string]time.Time{}, noSource: map[profiles.Kind]bool{},
-		cut: map[string]bool{}, probes: map[string]int{},
-		life: map[profiles.Kind]time.Duration{profiles.KindSessionToken: 12 * time.Hour, profiles.KindAssumeRole: time.Hour},
+		cut: map[string]bool{}, probes: map[string]int{}, policies: map[string]string{}, signIns: map[string]time.Time{}, signLife: 8 * time.Hour,
+		life: map[profiles.Kind]time.Duration{profiles.KindSessionToken: 12 * time.Hour, profiles.KindAssumeRole: time.Hour, profiles.KindSSO: time.Hour},
 	}
 }
 
@@ -131,6 +136,9 @@ func (w *world) setFail(f func(kind profiles.Kind, name string) error) {
 func (w *world) For(l profiles.Link) (cred.Source, error) {
 	if w.noSource[l.Kind] {
 		return nil, fmt.Errorf("cannot use links of kind %s", l.Kind)
+	}
+	if l.Kind == profiles.KindSSO {
+		return &fakeSignIn{fakeSource{w: w, link: l}}, nil
 	}
 	return &fakeSource{w: w, link: l}, nil
 }
@@ -223,10 +231,49 @@ func (s *fakeSource) Fetch(ctx context.Context, in cred.Input) (cred.Credentials
 		Expires: time.Now().Add(w.clock + w.life[s.link.Kind]).UTC(), AccountID: "111122223333", RoleARN: s.link.RoleARN,
 	}
 	w.ends[c.AccessKeyID] = c.Expires
+	w.policies[c.AccessKeyID] = s.link.Params["session_policy_inline"] + s.link.Params["session_policy_arns"]
 	if w.mangle != nil {
 		w.mangle(&c)
 	}
 	return c, nil
+}
+
+// fakeSignIn is a source of roles behind a sign-in that its parameter
+// "session" names.
+type fakeSignIn struct{ fakeSource }
+
+func (s *fakeSignIn) session() string { return s.link.Params["session"] }
+
+func (s *fakeSignIn) AskKey() cred.LinkKey {
+	return cred.KeyOf("test sign-in", map[string]string{"session": s.session()}, cred.LinkKey{})
+}
+
+func (s *fakeSignIn) SignInEnds(context.Context) time.Time {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	return s.w.signIns[s.session()]
+}
+
+func (s *fakeSignIn) Fetch(ctx context.Context, in cred.Input) (cred.Credentials, error) {
+	w := s.w
+	w.mu.Lock()
+	w.signins = append(w.signins, in.Signin)
+	w.mu.Unlock()
+	if !s.SignInEnds(ctx).After(time.Now()) {
+		if _, err := in.Ask.Ask(ctx, s.AskKey(), cred.Question{Kind: cred.AskBrowser, Profile: in.Profile, URL: "https://signin.test/"}); err != nil {
+			return cred.Credentials{}, err
+		}
+		w.mu.Lock()
+		if !w.signIns[s.session()].After(time.Now()) {
+			w.signIns[s.session()] = time.Now().Add(w.signLife)
+		}
+		w.mu.Unlock()
+	}
+	return s.fakeSource.Fetch(ctx, in)
+}
+
+func sso(profile, session, name string) profiles.Link {
+	return profiles.Link{Kind: profiles.KindSSO, Profile: profile, Params: map[string]string{"name": name, "session": session}}
 }
 
 type wrongCodeError struct{}
@@ -242,12 +289,26 @@ func (s set) Resolve(q profiles.Query) (*profiles.Profile, error) {
 	if p == nil {
 		return nil, &profiles.Error{Message: "cannot find profile " + q.Profile, Unknown: true, Nearest: "dev"}
 	}
+	c := *p
 	if q.RoleARN != "" {
-		c := *p
 		c.Chain = append(slices.Clone(p.Chain), role(q.Profile, q.RoleARN))
-		return &c, nil
 	}
-	return p, nil
+	if q.PolicyInline != "" || len(q.PolicyARNs) > 0 {
+		c.Chain = slices.Clone(c.Chain)
+		l := &c.Chain[len(c.Chain)-1]
+		if l.Kind != profiles.KindAssumeRole {
+			c.Err = &profiles.Error{Message: "cannot narrow profile " + q.Profile + " by a session policy", Help: "name a role"}
+			return &c, nil
+		}
+		l.Params = maps.Clone(l.Params)
+		if q.PolicyInline != "" {
+			l.Params["session_policy_inline"] = q.PolicyInline
+		}
+		if len(q.PolicyARNs) > 0 {
+			l.Params["session_policy_arns"] = strings.Join(q.PolicyARNs, ",")
+		}
+	}
+	return &c, nil
 }
 
 func (s set) add(name string, chain ...profiles.Link) set {
@@ -394,18 +455,40 @@ func (rules) Check(c peer.Caller, _ string, _ cred.Endpoint) error {
 	return nil
 }
 
+func (rules) Policy(string) string  { return "" }
+func (rules) Protected(string) bool { return false }
+
+// ruler are rules with policies and protected profiles.
+type ruler struct {
+	rules
+	policy  map[string]string
+	protect map[string]bool
+	refuse  bool
+}
+
+func (r *ruler) Check(c peer.Caller, profile string, via cred.Endpoint) error {
+	if r.refuse {
+		return cred.ErrDenied
+	}
+	return r.rules.Check(c, profile, via)
+}
+func (r *ruler) Policy(profile string) string  { return r.policy[profile] }
+func (r *ruler) Protected(profile string) bool { return r.protect[profile] }
+
 // rig is a broker in the fake world.
 type rig struct {
-	t     *testing.T
-	w     *world
-	store *store
-	ask   *asker
-	b     *Broker
-	log   *bytes.Buffer
-	logMu sync.Mutex
-	stop  func()
-	onLog func(line string) // called by who logs, one at a time
-	told  []Announcement    // guarded by logMu
+	rules   Checker // of start, nil: rules{}
+	confirm func(context.Context, cred.Request) error
+	t       *testing.T
+	w       *world
+	store   *store
+	ask     *asker
+	b       *Broker
+	log     *bytes.Buffer
+	logMu   sync.Mutex
+	stop    func()
+	onLog   func(line string) // called by who logs, one at a time
+	told    []Announcement    // guarded by logMu
 }
 
 func (r *rig) Write(p []byte) (int, error) {
@@ -440,7 +523,16 @@ func (r *rig) start(s Resolver) {
 	l := logrus.New()
 	l.SetOutput(io.Writer(r))
 	l.SetLevel(logrus.DebugLevel)
-	r.b = New(Config{Sources: r.w, Store: r.store, Asker: r.ask, Rules: rules{}, Log: logrus.NewEntry(l),
+	if r.rules == nil {
+		r.rules = rules{}
+	}
+	r.b = New(Config{Sources: r.w, Store: r.store, Asker: r.ask, Rules: r.rules, Log: logrus.NewEntry(l),
+		Confirm: func(ctx context.Context, q cred.Request) error {
+			if r.confirm == nil {
+				return cred.ErrDenied
+			}
+			return r.confirm(ctx, q)
+		},
 		Announce: func(a Announcement) {
 			r.logMu.Lock()
 			defer r.logMu.Unlock()

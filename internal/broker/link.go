@@ -43,13 +43,14 @@ type link struct {
 	mu       sync.Mutex
 	spec     *profiles.Link
 	src      cred.Source
-	owner    string  // a profile that uses the link, for messages
-	flight   *flight // the attempt under way or asked for, or nil
-	epoch    uint64  // raised when the session is forgotten
-	restored bool    // the vault was asked in this life
-	lapsed   bool    // what it had has ended, by the clock as it was
-	had      bool    // there has been a session in this life
-	ended    bool    // the refresher has returned
+	askKey   cred.LinkKey // of src where it is a cred.SignInSource, else zero
+	owner    string       // a profile that uses the link, for messages
+	flight   *flight      // the attempt under way or asked for, or nil
+	epoch    uint64       // raised when the session is forgotten
+	restored bool         // the vault was asked in this life
+	lapsed   bool         // what it had has ended, by the clock as it was
+	had      bool         // there has been a session in this life
+	ended    bool         // the refresher has returned
 
 	failures int       // failed attempts in a row
 	retryAt  time.Time // no attempt before it
@@ -73,7 +74,9 @@ type link struct {
 type flight struct {
 	mode    mode
 	force   bool   // fetch although there is a good session
+	refresh bool   // a person asked for that, and nothing is wrong with the session
 	profile string // on whose behalf
+	signin  *cred.Signin
 	epoch   uint64
 	done    chan struct{}
 	snap    *cred.Snapshot
@@ -86,6 +89,15 @@ func (l *link) log() *logrus.Entry {
 	return l.b.log.WithFields(logrus.Fields{
 		"profile": l.owner, "kind": string(l.spec.Kind), "link": l.key.Short(),
 	})
+}
+
+// setSource changes what the link is fetched by. mu is held, or nobody else
+// has l.
+func (l *link) setSource(spec *profiles.Link, src cred.Source) {
+	l.spec, l.src, l.askKey = spec, src, cred.LinkKey{}
+	if s, ok := src.(cred.SignInSource); ok {
+		l.askKey = s.AskKey()
+	}
 }
 
 // source returns what the link is fetched by, as of the last reload.
@@ -104,6 +116,9 @@ func (l *link) good(p *published, now time.Time) bool {
 type want struct {
 	mode    mode
 	profile string
+	// signin is how the person wants to sign in. An attempt under way is
+	// joined whatever it says.
+	signin *cred.Signin
 	// force asks for a new session although there is a good one.
 	force bool
 	// not is a session that will not do, because AWS refused it.
@@ -147,7 +162,9 @@ func (l *link) acquire(ctx context.Context, w want) (*cred.Snapshot, error) {
 					return nil, err
 				}
 			}
-			f, own = l.start(m, w.profile, w.force || w.not != nil), true
+			as := w
+			as.mode = m
+			f, own = l.start(as), true
 		case f.epoch != l.epoch, w.force && !f.force:
 			// Its result will not do: wait for its end, then begin anew.
 			l.mu.Unlock()
@@ -159,6 +176,9 @@ func (l *link) acquire(ctx context.Context, w want) (*cred.Snapshot, error) {
 			}
 		}
 		l.mu.Unlock()
+		if !own {
+			l.b.count.joined.Add(1)
+		}
 
 		var half *time.Timer
 		var over <-chan time.Time // what is left must not end while waiting for better
@@ -247,11 +267,12 @@ func unlockNeeded(err error) bool {
 }
 
 // start asks the refresher for an attempt. mu is held and flight is nil.
-func (l *link) start(m mode, profile string, force bool) *flight {
-	if profile == "" {
-		profile = l.owner
+func (l *link) start(w want) *flight {
+	if w.profile == "" {
+		w.profile = l.owner
 	}
-	l.flight = &flight{mode: m, force: force, profile: profile, epoch: l.epoch, done: make(chan struct{})}
+	l.flight = &flight{mode: w.mode, force: w.force || w.not != nil, refresh: w.force, profile: w.profile, signin: w.signin,
+		epoch: l.epoch, done: make(chan struct{})}
 	l.poke()
 	return l.flight
 }

@@ -109,6 +109,7 @@ func (b *Broker) look(ctx context.Context, now time.Time, scratch []minded) (tim
 	if len(ending) > 0 && b.cfg.Announce != nil {
 		b.announce(now, ending)
 	}
+	b.mindSignIns(ctx, now, scratch)
 	return sleep, scratch
 }
 
@@ -176,7 +177,7 @@ func (l *link) next(now time.Time, p *published, age time.Duration, wanted, pinn
 	if d := l.autoAt.Sub(now); d > 0 && l.below != nil && l.below.seq.Load() == l.belowSeq {
 		return d
 	}
-	l.start(modeAuto, "", false)
+	l.start(want{mode: modeAuto})
 	return 0
 }
 

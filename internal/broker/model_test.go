@@ -121,7 +121,7 @@ func (m *model) fresh(t *rapid.T) {
 	switch {
 	case m.set[p] == nil:
 	case err == nil:
-		if l := m.link(p, 1); p != "a" && l.endsSoon(time.Now()) {
+		if l := m.link(p, 1); p != "a" && l.endsSoon(t.Context(), time.Now()) {
 			t.Fatalf("%s: signed in, and it ends soon", p)
 		}
 	case !m.failing && !m.cut && !m.locked && (m.person || p == "a"):

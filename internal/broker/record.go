@@ -149,6 +149,7 @@ func (l *link) restore(ctx context.Context, f *flight) {
 		return
 	}
 	if l.publish(f, p) {
+		l.b.count.restored.Add(1)
 		l.log().WithField("expires", p.snap.Expires).Info("session taken from the vault")
 	}
 }
@@ -256,6 +257,7 @@ func (b *Broker) sweep(ctx context.Context) {
 	if err != nil {
 		return // the next sweep is a day ahead; nothing is lost but space
 	}
+	b.sweepTold(ctx)
 	active := map[string]bool{}
 	for _, l := range b.activeLinks() {
 		active[recordName(l.key)] = true

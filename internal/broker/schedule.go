@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"hash/fnv"
+	"io"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -29,6 +31,13 @@ const (
 	// backoffMin and backoffMax bound the pause after a failed attempt.
 	backoffMin = time.Second
 	backoffMax = time.Minute
+
+	// maxJitter bounds how much earlier than due a refresh is made.
+	maxJitter = 10 * time.Minute
+
+	// brakeReserve is what must be left of a session for its refresh to wait
+	// until an upstream that limits the rate of calls has recovered.
+	brakeReserve = 5 * time.Minute
 
 	// probeEvery is the least time between the starts of two probes of one
 	// upstream (CONTRACT.md §8), and the limit of one: the SYN of a new one
@@ -87,13 +96,20 @@ func threshold(life time.Duration) time.Duration {
 // short sessions.
 func margin(life time.Duration) time.Duration { return min(time.Minute, life/10) }
 
-// jitterOf is up to a tenth of the time until a refresh is due: sessions
-// that began together drift apart at the price of a twentieth more calls.
-func jitterOf(untilDue time.Duration) time.Duration {
-	if untilDue <= 0 {
+// jitterOf is how much earlier than it must be a session of the given
+// lifetime is refreshed: up to a tenth of the time until that is due, ten
+// minutes at most. Sessions that began together drift apart, at the price of a
+// twentieth more calls at most. It depends on the session alone, so that to
+// read one from the vault again draws no other lot.
+func jitterOf(accessKeyID string, life time.Duration) time.Duration {
+	most := min((life-threshold(life))/10, maxJitter)
+	if most <= 0 {
 		return 0
 	}
-	return rand.N(untilDue/10 + 1)
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, accessKeyID)
+	lot := h.Sum64() * 0x9e3779b97f4a7c15 // FNV leaves the upper bits of like ids alike
+	return time.Duration(lot>>32) * (most >> 10) >> 22
 }
 
 // backoff is the pause after the n-th failure in a row, n from 1: 1 s, 2 s,
@@ -137,7 +153,7 @@ func newPublished(c cred.Credentials, fetched, from, now time.Time, skew time.Du
 	// clock that has been set back since: no more is left than it had.
 	p.left = min(c.Expires.Sub(corrected), life)
 	untilDue := p.left - threshold(life)
-	p.due = untilDue - jitterOf(untilDue)
+	p.due = untilDue - jitterOf(c.AccessKeyID, life)
 	p.stale = p.left - margin(life)
 	p.tell = never
 	if interactive {

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 type Session struct {
 	Profile         string
 	RoleARN, Region string // of the requests that it answers, "" for the profile's own
+	Policy          string // the same, by SessionPolicy.Encode
 	AccessKeyID     string // "" while there is no session
 	AccountID       string
 	Expires         time.Time // by our clock; zero while there is no session
@@ -26,8 +28,8 @@ type Session struct {
 	// NeedsPerson says that a link of the chain needs a person, now or
 	// within the time in which that is announced.
 	NeedsPerson bool
-	// EndsAt is when the session ends that a person must renew first, by
-	// our clock; zero when the chain has none.
+	// EndsAt is when the session or sign-in ends that a person must renew
+	// first, by our clock; zero when the chain has none.
 	EndsAt time.Time
 	Skew   time.Duration // AWS's clock minus ours, 0 where they agree
 }
@@ -40,7 +42,7 @@ func (b *Broker) Sessions() []Session {
 	entries := b.view.Load().entries()
 	out := make([]Session, 0, len(entries))
 	for _, e := range entries {
-		s := Session{Profile: e.profile, RoleARN: e.variant.role, Region: e.variant.region,
+		s := Session{Profile: e.profile, RoleARN: e.variant.role, Region: e.variant.region, Policy: e.variant.policy,
 			Callers: e.use.callers(minute), Skew: skew}
 		e.last.describe(&s, now)
 		for l := e.last; l != nil; l = l.below {
@@ -52,7 +54,7 @@ func (b *Broker) Sessions() []Session {
 		out = append(out, s)
 	}
 	slices.SortFunc(out, func(a, b Session) int {
-		return cmp.Or(cmp.Compare(a.Profile, b.Profile), cmp.Compare(a.RoleARN, b.RoleARN), cmp.Compare(a.Region, b.Region))
+		return cmp.Or(cmp.Compare(a.Profile, b.Profile), cmp.Compare(a.RoleARN, b.RoleARN), cmp.Compare(a.Region, b.Region), cmp.Compare(a.Policy, b.Policy))
 	})
 	return out
 }
@@ -81,6 +83,12 @@ func (l *link) describe(s *Session, now time.Time) {
 
 // describePerson fills in what s says of the need for a person.
 func (l *link) describePerson(s *Session, now time.Time) {
+	if ends, _, ok := l.signInEnds(context.Background()); ok && !ends.IsZero() {
+		if ends.After(now) && (s.EndsAt.IsZero() || ends.Before(s.EndsAt)) {
+			s.EndsAt = ends.Round(0).UTC()
+		}
+		s.NeedsPerson = s.NeedsPerson || !ends.After(now.Add(signInNotice))
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.asked != nil {

@@ -71,6 +71,8 @@ type aRig struct {
 	b    *Broker
 	net  *pipes
 	role string
+
+	id, secret string // of the user
 }
 
 func realBubble(t *testing.T, f func(a *aRig)) {
@@ -78,6 +80,7 @@ func realBubble(t *testing.T, f func(a *aRig)) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &aRig{T: t, aws: fakeaws.New()}
 		id, secret := a.aws.AddUser(fakeaws.UserSpec{Name: "alice"})
+		a.id, a.secret = id, secret
 		a.role = a.aws.AddRole(fakeaws.RoleSpec{Name: "deploy", Account: "222233334444", MaxSessionDuration: 43200})
 		wire := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
 		a.net = wire

@@ -13,7 +13,12 @@ import (
 // it has.
 type options struct {
 	json, yes, force, allowRoot, keepFiles, anyUser, relative bool
-	region, roleARN, shell, note, tokenFile                   string
+	device, remote, qr                                        bool
+	region, roleARN, shell, note, tokenFile, assertionFile    string
+	policy                                                    string
+	policyARNs                                                listFlag
+	program, accessKeyID, event, since, until                 string
+	limit                                                     int
 	expires                                                   expiry
 }
 
@@ -41,7 +46,7 @@ type invocation struct {
 
 // commands is every command, in the order of the help.
 func commands() []*command {
-	jsonFlag := func(o *options, fs *flag.FlagSet) { fs.BoolVar(&o.json, "json", false, "print JSON") }
+	jsonFlag := func(o *options, fs *flag.FlagSet) { fs.BoolVar(&o.json, "json", o.json, "print JSON") }
 	regionFlags := func(o *options, fs *flag.FlagSet) {
 		fs.StringVar(&o.region, "region", "", "`region` in place of the profile's")
 		fs.StringVar(&o.roleARN, "role-arn", "", "role (`ARN`) to assume with the profile")
@@ -56,14 +61,14 @@ func commands() []*command {
 	}
 	return []*command{
 		{name: "credential-process", args: "[P]", max: 1, profile: true, short: "print credentials for an AWS config file's credential_process",
-			flags: both(regionFlags, jsonFlag), run: (*app).credentialProcess},
+			flags: both(regionFlags, policyFlags, jsonFlag), run: (*app).credentialProcess},
 		{name: "exec", args: "[P] -- CMD …", max: 1, profile: true, rest: true, short: "run a program that gets P's credentials",
-			flags: both(regionFlags, func(o *options, fs *flag.FlagSet) {
+			flags: both(regionFlags, policyFlags, func(o *options, fs *flag.FlagSet) {
 				fs.BoolVar(&o.keepFiles, "keep-files", false, "leave AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE as they are")
 			}), run: (*app).exec},
 		{name: "env", args: "[P]", max: 1, profile: true, short: "print commands that set temporary credentials in a shell",
 			long: "For bash and zsh: eval \"$(keyfob env P)\". Prefer exec: what env prints ends with the session.",
-			flags: both(regionFlags, jsonFlag, func(o *options, fs *flag.FlagSet) {
+			flags: both(regionFlags, policyFlags, jsonFlag, func(o *options, fs *flag.FlagSet) {
 				fs.StringVar(&o.shell, "shell", "bash", "bash, fish, powershell, cmd, dotenv or json")
 			}), run: (*app).env},
 		{name: "add", args: "P", max: 1, profile: true, short: "store a long-lived key pair in the vault",
@@ -72,7 +77,7 @@ func commands() []*command {
 				fs.BoolVar(&o.force, "force", false, "replace the pair that is there")
 				fs.BoolVar(&o.allowRoot, "allow-root", false, "take the key of an account's root user")
 			}), run: (*app).add},
-		{name: "remove", args: "P", max: 1, profile: true, short: "remove P's key pair from the vault", flags: yesFlag, run: (*app).remove},
+		{name: "remove", args: "P", max: 1, profile: true, short: "remove P's key pair from the vault", flags: both(yesFlag, jsonFlag), run: (*app).remove},
 		{name: "list", short: "list the profiles of the files and the vault", flags: jsonFlag, run: (*app).list},
 		{name: "explain", args: "[P]", max: 1, profile: true, short: "show where every setting of P comes from", flags: both(regionFlags, jsonFlag), run: (*app).explain},
 		{name: "status", short: "show what the daemon does", flags: jsonFlag, run: (*app).status},
@@ -80,10 +85,16 @@ func commands() []*command {
 			long: "With standard input not a terminal the MFA code is read from it, as one line.",
 			flags: both(jsonFlag, func(o *options, fs *flag.FlagSet) {
 				fs.BoolVar(&o.force, "force", false, "sign in again though the session is valid")
+				fs.BoolVar(&o.device, "device", false, "show an address and a code for a browser anywhere, and open none here")
+				fs.BoolVar(&o.remote, "remote", false, "sign in with a browser of another machine, and give the code that it shows")
+				fs.BoolVar(&o.qr, "qr", false, "draw the address of --device or --remote as a QR code")
+				fs.StringVar(&o.assertionFile, "assertion-file", "", "`file` with a SAML assertion (- for standard input)")
 			}), run: (*app).login},
-		{name: "logout", args: "[P]", max: 1, profile: true, short: "forget P's sessions and revoke its grants", run: (*app).logout},
+		{name: "answer", args: "[ID]", max: 1, short: "answer a question that waits (keyfob status lists them), such as a program's for a protected profile",
+			flags: jsonFlag, run: (*app).answer},
+		{name: "logout", args: "[P]", max: 1, profile: true, short: "forget P's sessions and revoke its grants", flags: jsonFlag, run: (*app).logout},
 		{name: "grant add", args: "P[,P2]", max: 1, profile: true, short: "open the container endpoint for P",
-			flags: both(jsonFlag, func(o *options, fs *flag.FlagSet) {
+			flags: both(jsonFlag, policyFlags, func(o *options, fs *flag.FlagSet) {
 				fs.Var(&o.expires, "expires", "`duration` after which it ends, such as 90m or 7d (default: never)")
 				fs.StringVar(&o.note, "note", "", "`text` shown by grant list")
 				fs.StringVar(&o.tokenFile, "token-file", "", "`file` for the token")
@@ -91,11 +102,22 @@ func commands() []*command {
 				fs.BoolVar(&o.relative, "relative", false, "an unguessable path in place of a token, as on ECS")
 			}), run: (*app).grantAdd},
 		{name: "grant list", short: "list the grants", flags: jsonFlag, run: (*app).grantList},
-		{name: "grant remove", args: "ID …", min: 1, max: -1, short: "revoke grants", run: (*app).grantRemove},
-		{name: "lock", short: "forget keys and credentials in memory and hand out none until unlock", run: (*app).lock},
-		{name: "unlock", short: "open the vault", long: "With standard input not a terminal a passphrase is read from it, as one line.", run: (*app).unlock},
-		{name: "reload", short: "have the daemon read its files again", run: (*app).reload},
-		{name: "stop", short: "end the daemon", run: (*app).stop},
+		{name: "grant remove", args: "ID …", min: 1, max: -1, short: "revoke grants", flags: jsonFlag, run: (*app).grantRemove},
+		{name: "audit", short: "show who got which credentials, and who was refused",
+			long: "Times are RFC 3339, a date, or how long ago (90m, 7d). With --json each line is an entry of the log.",
+			flags: both(jsonFlag, func(o *options, fs *flag.FlagSet) {
+				fs.StringVar(&o.program, "program", "", "`program`, by its path or the last part of it")
+				fs.StringVar(&o.accessKeyID, "access-key-id", "", "`id` of the access key, as CloudTrail shows it")
+				fs.StringVar(&o.event, "event", "", "`kind`: handout or refusal")
+				fs.StringVar(&o.since, "since", "", "the `time` of the first")
+				fs.StringVar(&o.until, "until", "", "the `time` of the last")
+				fs.IntVar(&o.limit, "limit", 0, "the newest `number` of them")
+			}), run: (*app).audit},
+		{name: "audit verify", short: "check that nobody has changed the audit log", flags: jsonFlag, run: (*app).auditVerify},
+		{name: "lock", short: "forget keys and credentials in memory and hand out none until unlock", flags: jsonFlag, run: (*app).lock},
+		{name: "unlock", short: "open the vault", long: "With standard input not a terminal a passphrase is read from it, as one line.", flags: jsonFlag, run: (*app).unlock},
+		{name: "reload", short: "have the daemon read its files again", flags: jsonFlag, run: (*app).reload},
+		{name: "stop", short: "end the daemon", flags: jsonFlag, run: (*app).stop},
 		{name: "completion", args: "SHELL", min: 1, max: 1, short: "print a completion script for bash, zsh, fish or powershell", run: (*app).completion},
 		{name: "version", short: "print the version", flags: jsonFlag, run: (*app).printVersion},
 		{name: "help", args: "[COMMAND]", max: 2, short: "explain a command", run: (*app).help},
@@ -187,6 +209,14 @@ func (a *app) parse(args []string) (in invocation, err error) {
 			if arg == "" {
 				return in, usage("cannot use an empty argument", "")
 			}
+			if sub := find(all, in.cmd.name+" "+arg); sub != nil && len(in.args) == 0 { // "audit verify"
+				given := fs
+				in.cmd, fs = sub, a.flagSet(sub)
+				if err := carryOver(given, fs, sub); err != nil {
+					return in, err
+				}
+				continue
+			}
 			in.args = append(in.args, arg)
 		}
 	}
@@ -197,6 +227,16 @@ func (a *app) parse(args []string) (in invocation, err error) {
 		return in, usage("cannot guess what to do: name a command", "keyfob help")
 	}
 	return in, in.check()
+}
+
+// carryOver judges flags that were given before a command's second word was.
+func carryOver(given, fs *flag.FlagSet, cmd *command) (err error) {
+	given.Visit(func(f *flag.Flag) {
+		if fs.Lookup(f.Name) == nil {
+			err = usage(fmt.Sprintf("cannot use --%s: keyfob %s has no such flag", f.Name, cmd.name), "keyfob "+cmd.name+" --help")
+		}
+	})
+	return err
 }
 
 // check judges the number of arguments.

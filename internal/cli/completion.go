@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"keyfob/internal/control"
+	"keyfob/internal/settings"
 	"keyfob/profiles"
 )
 
@@ -133,6 +134,9 @@ func (a *app) candidates(before []string, typed string) []string {
 			} else if b, ok := f.Value.(interface{ IsBoolFlag() bool }); !ok || !b.IsBoolFlag() {
 				wants = name
 			}
+		case cmd != nil && given == 0 && find(all, cmd.name+" "+w) != nil:
+			cmd = find(all, cmd.name+" "+w)
+			fs = a.flagSet(cmd)
 		case cmd != nil:
 			given++
 		default:
@@ -151,6 +155,14 @@ func (a *app) candidates(before []string, typed string) []string {
 		return []string{"bash", "fish", "powershell", "cmd", "dotenv", "json"}
 	case wants == "interactive":
 		return []string{"auto", "never", "always"}
+	case wants == "event":
+		return []string{"handout", "refusal"}
+	case wants == "keystore":
+		return settings.Backends
+	case wants == "log-level":
+		return []string{"debug", "info", "warn", "error"}
+	case wants == "log-format":
+		return []string{"text", "json"}
 	case wants != "":
 		return nil
 	case strings.HasPrefix(typed, "-"):
@@ -163,6 +175,8 @@ func (a *app) candidates(before []string, typed string) []string {
 		return []string{"bash", "zsh", "fish", "powershell"}
 	case cmd.name == "help":
 		return nextWords(all, "")
+	case given == 0 && len(within(all, cmd.name)) > 0:
+		return within(all, cmd.name)
 	case cmd.profile && given == 0:
 		return a.profileNames()
 	}

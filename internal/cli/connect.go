@@ -57,42 +57,27 @@ func (a *app) connect(ctx context.Context) (*control.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	dataDir := a.flags.DataDir != "" || a.getenv("KEYFOB_DATA_DIR") != ""
 	released := control.Older("0.0.0", a.Version) // a build without a version replaces nobody
-	if !dataDir && !released {
+	if !a.decidesAtStart() && !released {
 		return client, nil
 	}
-	var v control.VersionResult
-	err = client.Call(ctx, control.MethodVersion, control.Empty{}, &v, nil)
+	var v runningVersion
+	if err = client.Call(ctx, control.MethodVersion, control.Empty{}, &v, nil); err == nil {
+		err = a.agrees(ctx, client, v)
+	}
 	switch {
 	case errors.Is(err, control.ErrGone):
 		a.ending = client.ServerPID()
 		a.hangUp()
 		return a.start(ctx)
 	case err != nil:
+		a.hangUp()
 		return nil, err
-	}
-	if dataDir {
-		if err := a.sameDataDir(v.DataDir); err != nil {
-			a.hangUp()
-			return nil, err
-		}
 	}
 	if released && v.OnDemand && control.Older(v.Version, a.Version) {
 		return a.restart(ctx)
 	}
 	return client, nil
-}
-
-// sameDataDir refuses a daemon with another vault than the one that was named
-// by a flag or variable: keys must not go where nobody looks for them. theirs
-// is "" for a daemon that does not tell.
-func (a *app) sameDataDir(theirs string) error {
-	s, err := a.settings()
-	if err != nil || theirs == "" || theirs == s.DataDir {
-		return err
-	}
-	return failure("cannot use the data directory "+s.DataDir+": the running daemon has "+theirs, "keyfob stop ends it; or another --socket for another daemon")
 }
 
 // replaceOlder replaces an older daemon, if it was started on demand. The
@@ -130,7 +115,8 @@ func (a *app) call(ctx context.Context, method string, params, result any, handl
 func repeatable(method string, params any) bool {
 	switch method {
 	case control.MethodCredentials, control.MethodList, control.MethodExplain, control.MethodStatus,
-		control.MethodGrantList, control.MethodVersion, control.MethodUnlock, control.MethodReload:
+		control.MethodGrantList, control.MethodVersion, control.MethodUnlock, control.MethodReload,
+		control.MethodAudit, control.MethodAuditVerify:
 		return true
 	case control.MethodGrantAdd:
 		p, ok := params.(control.GrantParams)
@@ -150,8 +136,21 @@ const (
 func (a *app) start(ctx context.Context) (*control.Client, error) {
 	return a.underStartLock(ctx, func(ctx context.Context, s *settings.Settings) (*control.Client, error) {
 		client, err := a.dial(ctx)
-		if err == nil || !errors.Is(err, control.ErrNotRunning) {
+		if err == nil { // somebody has started it meanwhile
+			var v runningVersion
+			if a.decidesAtStart() {
+				err = client.Call(ctx, control.MethodVersion, control.Empty{}, &v, nil)
+			}
+			if err == nil {
+				err = a.agrees(ctx, client, v)
+			}
+			if err != nil {
+				a.hangUp()
+			}
 			return client, err
+		}
+		if !errors.Is(err, control.ErrNotRunning) {
+			return nil, err
 		}
 		// One that has just hung up on us may still be at its last: the
 		// next would find its socket taken.
@@ -275,10 +274,18 @@ func (a *app) connects(ctx context.Context, socket string) bool {
 	return true
 }
 
-// findDaemon returns keyfobd's file: beside our own, links resolved, else on
-// PATH.
+// findDaemon returns keyfobd's file.
 func findDaemon() (string, error) {
-	name := "keyfobd"
+	path, err := findBeside("keyfobd")
+	if err != nil {
+		return "", failure("cannot start keyfobd: "+err.Error(), "install keyfobd beside keyfob")
+	}
+	return path, nil
+}
+
+// findBeside returns the file of another program of keyfob: beside our own,
+// links resolved, else on PATH.
+func findBeside(name string) (string, error) {
 	if runtime.GOOS == "windows" {
 		name += ".exe"
 	}
@@ -294,7 +301,7 @@ func findDaemon() (string, error) {
 	}
 	found, err := exec.LookPath(name)
 	if err != nil {
-		return "", failure(fmt.Sprintf("cannot start keyfobd: it is neither in %s nor on PATH", filepath.Dir(own)), "install keyfobd beside keyfob")
+		return "", fmt.Errorf("it is neither in %s nor on PATH", filepath.Dir(own))
 	}
 	return filepath.Abs(found)
 }

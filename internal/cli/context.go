@@ -63,7 +63,7 @@ func (a *app) mayAsk(interactive string) bool {
 	case "always":
 		return true
 	}
-	return a.getenv("CI") == "" && hasTerminal()
+	return a.getenv("CI") == "" && (hasTerminal() || a.graphical())
 }
 
 // within bounds a call by d, or by the time that a person may take.
@@ -91,52 +91,6 @@ const (
 
 // stdinIsTerminal decides between asking and reading standard input.
 func (a *app) stdinIsTerminal() bool { return term.IsTerminal(int(a.Stdin.Fd())) }
-
-// handler answers the daemon's questions for command, and passes its
-// notices on to standard error.
-func (a *app) handler(command string) control.Handler {
-	var lines *lineSource
-	return func(ctx context.Context, e control.Event) (*control.Answer, error) {
-		if e.Event == control.EventNotice {
-			a.say("keyfob: " + e.Notice)
-			return nil, nil
-		}
-		if e.Prompt == nil {
-			return nil, nil
-		}
-		if command == "login" && !a.stdinIsTerminal() {
-			if lines == nil {
-				lines = &lineSource{from: a.Stdin}
-			}
-			code, err := lines.next()
-			if err != nil || code == "" {
-				why := "standard input holds no MFA code"
-				if e.Prompt.Error != "" {
-					why = e.Prompt.Error
-				}
-				return nil, person("cannot sign in to "+e.Prompt.Profile+": "+why, "keyfob login "+e.Prompt.Profile)
-			}
-			return &control.Answer{Value: code}, nil
-		}
-		if e.Prompt.Error != "" {
-			a.say("keyfob: " + e.Prompt.Error)
-		}
-		text := e.Prompt.Text
-		if text == "" {
-			text = "MFA code for " + e.Prompt.Profile
-		}
-		value, err := askTerminal(ctx, oneLine(text)+": ", false)
-		switch {
-		case err == errNoTerminal:
-			return nil, person("cannot ask for "+text+": there is no terminal", "keyfob login "+e.Prompt.Profile)
-		case err != nil:
-			return nil, err
-		case value == "":
-			return &control.Answer{Refused: true}, nil
-		}
-		return &control.Answer{Value: value}, nil
-	}
-}
 
 // lineSource reads lines of standard input one byte at a time, so that it
 // takes no more of it than it uses.

@@ -27,9 +27,12 @@ func (a *app) credentials(in invocation, via string) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
+	p := control.CredentialsParams{Context: c}
+	if p.SessionPolicy, err = a.sessionPolicy(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := a.within(processWait, c.MayAsk)
 	defer cancel()
-	p := control.CredentialsParams{Context: c}
 	if via != "credential-process" {
 		p.Via = via
 	}

@@ -23,7 +23,13 @@ func (a *app) daemonEnv() []string {
 				continue
 			}
 		}
+		if name == "HOME" && strings.TrimSpace(value) == "" {
+			continue
+		}
 		env = append(env, name+"="+value)
+	}
+	if home := a.getenv("HOME"); home != "" && a.variable("HOME") != home {
+		env = setenv(env, "HOME", home)
 	}
 	return env
 }

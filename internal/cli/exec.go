@@ -29,15 +29,20 @@ func (a *app) exec(in invocation) int {
 	if err != nil {
 		return a.fail(what, err)
 	}
+	policy, err := a.sessionPolicy()
+	if err != nil {
+		return a.fail(what, err)
+	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), a.signInWait())
 	defer cancel()
 	var g control.GrantResult
 	err = a.call(ctx, control.MethodGrantAdd, control.GrantParams{
-		Context:  c,
-		Profiles: []string{c.Profile},
-		ForExec:  true,
-		ExecPID:  os.Getpid(),
+		Context:       c,
+		Profiles:      []string{c.Profile},
+		ForExec:       true,
+		ExecPID:       os.Getpid(),
+		SessionPolicy: policy,
 	}, &g, a.handler("exec"))
 	if err != nil {
 		return a.fail(what, err)
@@ -183,18 +188,30 @@ type privateFiles struct {
 	lock *flock.Flock // held while the program runs: whoever finds it free may clean up
 }
 
+// gateWait is how long another exec that makes or removes such directories
+// is waited for.
+const gateWait = 5 * time.Second
+
 // makePrivateFiles makes them in a directory of their own below parent, and
 // removes what a killed keyfob has left there.
 func makePrivateFiles(parent, settings string) (*privateFiles, error) {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the program's AWS files: %w", err)
 	}
+	// Held until the new directory is locked: nobody takes it for a left one.
+	gate := flock.New(parent+".lock", flock.SetPermissions(0o600))
+	ctx, cancel := context.WithTimeout(context.Background(), gateWait)
+	defer cancel()
+	if ok, err := gate.TryLockContext(ctx, 2*time.Millisecond); err != nil || !ok {
+		return nil, fmt.Errorf("cannot make the program's AWS files: cannot lock %s: %w", gate.Path(), err)
+	}
+	defer func() { _ = gate.Close() }()
 	sweep(parent)
 	dir, err := os.MkdirTemp(parent, "run-") // 0700
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the program's AWS files: %w", err)
 	}
-	f := &privateFiles{dir: dir, lock: flock.New(filepath.Join(dir, "lock"), flock.SetPermissions(0o600))}
+	f := &privateFiles{dir: dir, lock: flock.New(filepath.Join(dir, lockName), flock.SetPermissions(0o600))}
 	if _, err = f.lock.TryLock(); err == nil {
 		body := "[default]\n" + settings
 		if !strings.HasSuffix(body, "\n") {
@@ -212,13 +229,16 @@ func makePrivateFiles(parent, settings string) (*privateFiles, error) {
 	return f, nil
 }
 
+const lockName = "lock"
+
 func (f *privateFiles) remove() {
 	_ = os.RemoveAll(f.dir)
 	_ = f.lock.Close()
 }
 
-// sweep removes directories whose keyfob has gone. One that is younger than
-// a minute may just be about to be locked.
+// sweep removes directories whose keyfob has gone: whose lock is free. The
+// gate is held. A directory without a lock that is younger than a minute may
+// be one that an earlier release, which knows no gate, is just making.
 func sweep(parent string) {
 	dirs, err := filepath.Glob(filepath.Join(parent, "run-*"))
 	if err != nil {
@@ -226,10 +246,14 @@ func sweep(parent string) {
 	}
 	for _, dir := range dirs {
 		st, err := os.Lstat(dir)
-		if err != nil || !st.IsDir() || time.Since(st.ModTime()) < time.Minute {
+		if err != nil || !st.IsDir() {
 			continue
 		}
-		lock := flock.New(filepath.Join(dir, "lock"), flock.SetPermissions(0o600))
+		path := filepath.Join(dir, lockName)
+		if _, err := os.Lstat(path); err != nil && time.Since(st.ModTime()) < time.Minute {
+			continue
+		}
+		lock := flock.New(path, flock.SetPermissions(0o600))
 		if ok, err := lock.TryLock(); err == nil && ok {
 			_ = os.RemoveAll(dir)
 		}

@@ -224,7 +224,22 @@ func (d *fake) answer(s *control.ServerConn, r control.Request, hello control.He
 			return nil, &control.Error{Code: control.CodeInteraction, Message: "cannot sign in: the MFA code was not taken", Hint: "keyfob login mfa"}
 		}
 	}
+	name := p.Profile
+	if r.Method == control.MethodAnswer {
+		var a control.AnswerParams
+		_ = json.Unmarshal(r.Params, &a)
+		name = "p-" + a.Interaction
+	}
+	if q, ok := fakePrompts()[name]; ok && r.Method != control.MethodExplain {
+		if e := d.prompt(s, r.ID, name, q); e != nil {
+			return nil, e
+		}
+	}
 	switch r.Method {
+	case control.MethodAnswer:
+		return control.Empty{}, nil
+	case control.MethodAudit, control.MethodAuditVerify:
+		return d.fakeAudit(r)
 	case control.MethodCredentials:
 		return control.CredentialsResult{Version: 1, AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: fakeSecret, SessionToken: "token+/=", Expiration: "2031-01-02T03:04:05Z", AccountID: "123456789012"}, nil
 	case control.MethodAdd:
@@ -241,7 +256,7 @@ func (d *fake) answer(s *control.ServerConn, r control.Request, hello control.He
 		return control.ListResult{Profiles: []control.ListEntry{
 			{Name: "a", Origins: []control.Origin{{Kind: "config", Name: "[profile a]", File: "/c", Line: 3}}, Source: "static-keys", Account: "123456789012", Session: &control.ListSession{AccessKeyID: "ASIAEXAMPLE", Expiration: "2031-01-02T03:04:05Z"}},
 			{Name: "a\x1b[31mb", Origins: []control.Origin{}, Error: "cannot use it"},
-			{Name: "prod", Origins: []control.Origin{}, Source: "assume-role"},
+			{Name: "prod", Origins: []control.Origin{{Kind: "keystore", Name: "prod"}}, Source: "assume-role"},
 		}}, nil
 	case control.MethodExplain:
 		if p.Profile == "broken" {
@@ -257,7 +272,11 @@ func (d *fake) answer(s *control.ServerConn, r control.Request, hello control.He
 		if d.mode() == "passphrase" {
 			backend = "passphrase"
 		}
-		return json.RawMessage(`{"version":"` + version + `","pid":` + strconv.Itoa(os.Getpid()) + `,"uptime_seconds":3723,"keystore":{"backend":"` + backend + `","locked":true,"error":"it is locked"},"endpoints":[{"kind":"imds","listen":"127.0.0.1:9911","profile":"a"}],"sessions":[{"profile":"a","access_key_id":"ASIAEXAMPLE","account_id":"1","expiration":"2031-01-02T03:04:05Z","next_refresh":"2031-01-02T03:00:00Z","callers":2,"last_error":"no network"}],"interactions":[{"id":"i1","kind":"mfa","profile":"mfa","since":"2026-01-02T03:04:05Z","expires":"2031-01-02T03:04:05Z","waiting":3}],"reload_error":"bad file","warnings":["a warning"],"from_the_future":true}`), nil
+		locked := `true,"error":"it is locked"`
+		if d.mode() == "unlocked" {
+			locked = "false"
+		}
+		return json.RawMessage(`{"version":"` + version + `","pid":` + strconv.Itoa(os.Getpid()) + `,"uptime_seconds":3723,"keystore":{"backend":"` + backend + `","locked":` + locked + `},"endpoints":[{"kind":"imds","listen":"127.0.0.1:9911","profile":"a"}],"sessions":[{"profile":"a","access_key_id":"ASIAEXAMPLE","account_id":"1","expiration":"2031-01-02T03:04:05Z","next_refresh":"2031-01-02T03:00:00Z","callers":2,"last_error":"no network"}],"interactions":[{"id":"i1","kind":"mfa","profile":"mfa","since":"2026-01-02T03:04:05Z","expires":"2031-01-02T03:04:05Z","waiting":3},{"id":"i2","kind":"confirm","profile":"prod","program":"/usr/bin/terraform","since":"2026-01-02T03:04:05Z","expires":"2031-01-02T03:04:05Z","waiting":1}],"reload_error":"bad file","warnings":["a warning"],"from_the_future":true}`), nil
 	case control.MethodLogin:
 		return control.LoginResult{Profile: p.Profile, Already: p.Profile == "a", Expiration: "2031-01-02T03:04:05Z"}, nil
 	case control.MethodUnlock:
@@ -290,6 +309,9 @@ func (d *fake) answer(s *control.ServerConn, r control.Request, hello control.He
 		}
 		return control.Empty{}, nil
 	case control.MethodVersion:
+		if b, err := os.ReadFile(filepath.Join(d.dir, "version-reply")); err == nil {
+			return json.RawMessage(b), nil
+		}
 		return control.VersionResult{Version: version, Protocol: control.Version, PID: os.Getpid(), OnDemand: d.mode() != "service", Exe: "/fake/keyfobd"}, nil
 	case control.MethodRemove, control.MethodLogout, control.MethodLock, control.MethodReload:
 		return control.Empty{}, nil

@@ -38,6 +38,9 @@ func (a *app) grantAdd(in invocation) int {
 		Relative: a.opts.relative,
 	}
 	p.TokenFile = a.absolute(a.opts.tokenFile)
+	if p.SessionPolicy, err = a.sessionPolicy(); err != nil {
+		return a.fail(what, err)
+	}
 	ctx, cancel := a.within(awsWait, c.MayAsk)
 	defer cancel()
 	var g control.GrantResult
@@ -93,14 +96,35 @@ func (a *app) grantList(invocation) int {
 	return a.print(table(rows))
 }
 
-// grantRemove is `keyfob grant remove`.
+// grantRemove is `keyfob grant remove`. With --json it says which are
+// revoked, also when one of them could not be.
 func (a *app) grantRemove(in invocation) int {
+	removed := struct {
+		Revoked []string `json:"revoked"`
+	}{[]string{}}
+	code := exitDone
 	for _, id := range in.args {
-		if code := a.plainCall("revoke the grant "+id, control.MethodGrantRemove, control.GrantRemoveParams{ID: id}, "revoked "+id); code != exitDone {
-			return code
+		what := "revoke the grant " + id
+		ctx, cancel := a.within(quickWait, false)
+		err := a.call(ctx, control.MethodGrantRemove, control.GrantRemoveParams{ID: id}, nil, a.handler("grant"))
+		cancel()
+		if err != nil {
+			code = a.fail(what, err)
+			break
+		}
+		removed.Revoked = append(removed.Revoked, id)
+		if !a.opts.json {
+			if code = a.print(oneLine("revoked "+id) + "\n"); code != exitDone {
+				break
+			}
 		}
 	}
-	return exitDone
+	if a.opts.json {
+		if printed := a.printJSON(removed); code == exitDone {
+			code = printed
+		}
+	}
+	return code
 }
 
 // revoke removes the grant of exec. It starts no daemon for it: one that

@@ -15,7 +15,11 @@ func (a *app) help(in invocation) int {
 	all := commands()
 	name := strings.Join(in.args, " ")
 	if c := find(all, name); c != nil {
-		return a.printHelp(c)
+		code := a.printHelp(c)
+		for _, second := range within(all, name) {
+			code = max(code, a.print("\nSee also: keyfob help "+name+" "+second+"\n"))
+		}
+		return code
 	}
 	if len(in.args) == 1 && len(within(all, name)) > 0 {
 		for _, second := range within(all, name) {

@@ -86,7 +86,7 @@ func TestHotAgrees(t *testing.T) {
 			t.Fatalf("%q %q:\nhot asks %s\nwant     %s", args, set, request, want)
 		}
 	}
-	words := []string{"p", "--profile=p", "--profile", "--region=r", "--role-arn=arn:x", "--region", "r", "", "--json", "é", "--profile=", "--", "-h"}
+	words := []string{"p", "--profile=p", "--profile", "--region=r", "--role-arn=arn:x", "--region", "r", "", "--json", "é", "--profile=", "--", "-h", "--policy", "--policy=f", "--policy-arn=arn:aws:iam::1:policy/x", "--policy-arn"}
 	for _, one := range words {
 		try([]string{"credential-process", one})
 		for _, two := range words {
@@ -277,6 +277,15 @@ func TestEarly(t *testing.T) {
 	check("warm", document, "early: ", 0, "credential-process", "a")
 	check("warm, flags", document, "early: ", 0, "credential-process", "--profile", "a", "--region=x")
 	check("another flag", document, "main: ", 0, "credential-process", "a", "--log-level", "info")
+	policy := filepath.Join(h.dir, "policy.json")
+	if err := os.WriteFile(policy, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check("a session policy", document, "main: ", 0, "credential-process", "a", "--policy", policy)
+	check("a session policy by ARN", document, "main: ", 0, "credential-process", "--policy-arn=arn:aws:iam::1:policy/x", "a")
+	if asked := h.read("asked"); strings.Count(asked, `"policy":"{}"`) != 1 || strings.Count(asked, `"policy_arns":["arn:aws:iam::1:policy/x"]`) != 1 {
+		t.Errorf("the session policies did not arrive: %s", asked)
+	}
 	check("denied", "", "main: keyfob: cannot get credentials for denied: denied", 4, "credential-process", "denied")
 	check("a person must act", "", "main: keyfob: cannot get credentials for person: an MFA code is needed|hint: keyfob login person", 3, "credential-process", "person")
 	check("unknown", "", "main: keyfob: cannot find profile nope|hint: keyfob list", 1, "credential-process", "nope")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"keyfob/internal/control"
 )
@@ -25,6 +26,11 @@ func (a *app) add(in invocation) int {
 	name, err := a.mustName(in)
 	if err != nil {
 		return a.fail(what, err)
+	}
+	if a.stdinIsTerminal() {
+		if err := a.takesKeys(name); err != nil {
+			return a.fail(what, err)
+		}
 	}
 	pair, err := a.readPair(name)
 	if err != nil {
@@ -57,6 +63,52 @@ func (a *app) add(in invocation) int {
 		return a.print(fmt.Sprintf("added %s: %s\n", oneLine(name), oneLine(r.ARN)))
 	}
 	return a.print(fmt.Sprintf("added %s\n", oneLine(name)))
+}
+
+// unlocking is how long a vault that is just being opened is waited for
+// before somebody is told that it is locked.
+const unlocking = 2 * time.Second
+
+// takesKeys returns why the vault would not take keys for the profile, so
+// that nobody is asked for a secret in vain.
+func (a *app) takesKeys(name string) error {
+	ctx, cancel := a.within(quickWait, false)
+	defer cancel()
+	for patience := time.Now().Add(unlocking); ; {
+		var st control.StatusResult
+		if err := a.call(ctx, control.MethodStatus, control.Empty{}, &st, nil); err != nil {
+			return err
+		}
+		k := st.Keystore
+		if !k.Locked {
+			break
+		}
+		if k.Error != "" || time.Now().After(patience) {
+			why := "the vault is locked"
+			if k.New && k.Backend == "passphrase" {
+				why = "the vault has no passphrase yet"
+			} else if k.Error != "" {
+				why = k.Error
+			}
+			return person("cannot add the keys: "+why, "keyfob unlock")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if a.opts.force {
+		return nil
+	}
+	var known control.ListResult
+	if err := a.call(ctx, control.MethodList, a.environment(), &known, nil); err != nil {
+		return err
+	}
+	for _, p := range known.Profiles {
+		for _, o := range p.Origins {
+			if p.Name == name && o.Kind == "keystore" {
+				return failure("cannot add the keys: profile "+name+" has keys in the vault already", "--force replaces them")
+			}
+		}
+	}
+	return nil
 }
 
 // readPair asks for a key pair, or reads it as JSON where standard input is
@@ -129,5 +181,5 @@ func (a *app) remove(in invocation) int {
 	if err != nil {
 		return a.fail(what, err)
 	}
-	return a.plainCall(what, control.MethodRemove, control.ProfileParams{Context: c}, "removed "+name)
+	return a.plainCall(what, control.MethodRemove, control.ProfileParams{Context: c}, "removed "+name, profileFact{name})
 }

@@ -61,13 +61,28 @@ type app struct {
 	badFile error
 	client  *control.Client // by dial()
 	spawn   *os.Process     // the daemon that we started, nil if we did not
-	ending  int             // the process of a daemon that hung up on us, 0 if none did
+	// home is the user database's, once homeKnown; "" where it has none.
+	home      string
+	homeKnown bool
+	ending    int // the process of a daemon that hung up on us, 0 if none did
 }
 
-// getenv returns a variable, blank ones as unset.
+// getenv returns a variable, blank ones as unset; HOME, where nobody has set
+// it, is that of the user database.
 func (a *app) getenv(name string) string { return strings.TrimSpace(a.rawenv(name)) }
 
 func (a *app) rawenv(name string) string {
+	value := a.variable(name)
+	if name == "HOME" && strings.TrimSpace(value) == "" {
+		if !a.homeKnown {
+			a.home, a.homeKnown = homeOfUser(), true
+		}
+		return a.home
+	}
+	return value
+}
+
+func (a *app) variable(name string) string {
 	for i := len(a.Environ) - 1; i >= 0; i-- { // as os/exec: the last one wins
 		if v, ok := strings.CutPrefix(a.Environ[i], name); ok && len(v) > 0 && v[0] == '=' {
 			return v[1:]

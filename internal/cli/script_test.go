@@ -28,8 +28,10 @@ func TestMain(m *testing.M) {
 			}
 			os.Exit(Main(os.Args[1:], Process{Version: version, Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}))
 		},
-		"keyfobd":  func() { os.Exit(fakeDaemon()) },
-		"sigcount": countSignals,
+		"keyfobd":       func() { os.Exit(fakeDaemon()) },
+		"sigcount":      countSignals,
+		"keyfob-signin": func() { os.Exit(fakeSignin()) },
+		"opener":        func() { os.Exit(fakeOpener()) },
 	})
 }
 

@@ -1,24 +1,40 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"strings"
 
 	"keyfob/internal/control"
 )
 
-// plainCall is a command whose result is that it is done.
-func (a *app) plainCall(what, method string, params any, done string) int {
+// plainCall is a command whose result is that it is done; facts are what
+// --json says of it.
+func (a *app) plainCall(what, method string, params any, done string, facts any) int {
 	ctx, cancel := a.within(awsWait, false)
 	defer cancel()
 	if err := a.call(ctx, method, params, nil, a.handler(what)); err != nil {
 		return a.fail(what, err)
 	}
-	if done == "" {
-		return exitDone
+	return a.done(done, facts)
+}
+
+// done prints that a command is done.
+func (a *app) done(text string, facts any) int {
+	if a.opts.json {
+		return a.printJSON(facts)
 	}
-	return a.print(oneLine(done) + "\n")
+	return a.print(oneLine(text) + "\n")
+}
+
+// profileFact is what --json says where a profile is all there is to say.
+type profileFact struct {
+	Profile string `json:"profile"`
 }
 
 // login is `keyfob login`.
@@ -29,10 +45,21 @@ func (a *app) login(in invocation) int {
 		return a.fail(what, err)
 	}
 	c.MayAsk = true // it is what login is for; standard input may answer
+	p := control.LoginParams{Context: c, Force: a.opts.force, Device: a.opts.device, Remote: a.opts.remote}
+	switch {
+	case p.Device && p.Remote:
+		return a.fail(what, usage("cannot use both --device and --remote", ""))
+	case a.opts.assertionFile != "" && (p.Device || p.Remote):
+		return a.fail(what, usage("cannot use --assertion-file with another way to sign in", ""))
+	case a.opts.assertionFile != "":
+		if p.Assertion, err = a.readAssertion(a.opts.assertionFile); err != nil {
+			return a.fail(what, err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), a.signInWait())
 	defer cancel()
 	var r control.LoginResult
-	err = a.call(ctx, control.MethodLogin, control.LoginParams{Context: c, Force: a.opts.force}, &r, a.handler("login"))
+	err = a.call(ctx, control.MethodLogin, p, &r, a.handler("login"))
 	if err != nil {
 		return a.fail(what, err)
 	}
@@ -55,15 +82,15 @@ func (a *app) logout(in invocation) int {
 	if err != nil {
 		return a.fail("sign out", err)
 	}
-	return a.plainCall("sign out", control.MethodLogout, control.ProfileParams{Context: c}, "signed out of "+c.Profile)
+	return a.plainCall("sign out", control.MethodLogout, control.ProfileParams{Context: c}, "signed out of "+c.Profile, profileFact{c.Profile})
 }
 
 func (a *app) lock(invocation) int {
-	return a.plainCall("lock", control.MethodLock, control.Empty{}, "locked")
+	return a.plainCall("lock", control.MethodLock, control.Empty{}, "locked", struct{}{})
 }
 
 func (a *app) reload(invocation) int {
-	return a.plainCall("reload", control.MethodReload, control.Empty{}, "reloaded")
+	return a.plainCall("reload", control.MethodReload, control.Empty{}, "reloaded", struct{}{})
 }
 
 // unlock is `keyfob unlock`. Only a vault with a passphrase needs to be told
@@ -95,7 +122,7 @@ func (a *app) unlock(invocation) int {
 	if err := a.call(ctx, control.MethodUnlock, p, nil, a.handler("unlock")); err != nil {
 		return a.fail(what, err)
 	}
-	return a.print("unlocked\n")
+	return a.done("unlocked", struct{}{})
 }
 
 // askPassphrase asks for the vault's passphrase; for a new vault twice, since
@@ -126,6 +153,9 @@ func (a *app) stop(invocation) int {
 	client, err := a.dial(ctx)
 	if errors.Is(err, control.ErrNotRunning) {
 		a.say("keyfob: keyfobd is not running")
+		if a.opts.json {
+			return a.printJSON(struct{}{})
+		}
 		return exitDone
 	}
 	if err == nil {
@@ -134,5 +164,46 @@ func (a *app) stop(invocation) int {
 	if err != nil {
 		return a.fail(what, err)
 	}
-	return a.print(fmt.Sprintf("stopped keyfobd (pid %d)\n", client.Server().PID))
+	pid := client.Server().PID
+	return a.done(fmt.Sprintf("stopped keyfobd (pid %d)", pid), struct {
+		PID int `json:"pid"`
+	}{pid})
+}
+
+// maxAssertion is what AssumeRoleWithSAML takes, in characters of base64
+// (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithSAML.html).
+const maxAssertion = 100_000
+
+// readAssertion reads a SAML assertion: base64 as an identity provider posts
+// it, or the XML that it encodes. Its errors quote nothing of it.
+func (a *app) readAssertion(path string) (string, error) {
+	from, name := a.Stdin, "standard input"
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return "", failure("cannot read the assertion: "+err.Error(), "")
+		}
+		defer func() { _ = f.Close() }()
+		from, name = f, path
+	}
+	b, err := io.ReadAll(io.LimitReader(from, 2*maxAssertion))
+	if err != nil {
+		return "", failure("cannot read the assertion: "+err.Error(), "")
+	}
+	cannot := func(why string) error {
+		return failure("cannot use the assertion of "+name+": "+why, "the value of SAMLResponse, as the identity provider posts it")
+	}
+	text := strings.Join(strings.Fields(string(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")))), "")
+	if strings.HasPrefix(text, "<") {
+		text = base64.StdEncoding.EncodeToString(bytes.TrimSpace(b))
+	}
+	switch _, err := base64.StdEncoding.DecodeString(text); {
+	case text == "":
+		return "", cannot("it is empty")
+	case len(text) > maxAssertion:
+		return "", cannot("it is longer than AWS takes")
+	case err != nil:
+		return "", cannot("it is not base64")
+	}
+	return text, nil
 }

@@ -164,9 +164,12 @@ func (a *app) status(invocation) int {
 		fmt.Fprintf(&b, "\n%s", table(rows))
 	}
 	if len(r.Interactions) > 0 {
-		rows := [][]string{{"WAITS FOR YOU", "KIND", "UNTIL", "CALLERS"}}
+		rows := [][]string{{"WAITS FOR YOU", "KIND", "ID", "UNTIL", "CALLERS"}}
 		for _, i := range r.Interactions {
-			row := []string{i.Profile, i.Kind, localTime(i.Expires), fmt.Sprint(i.Waiting)}
+			row := []string{i.Profile, i.Kind, i.ID, localTime(i.Expires), fmt.Sprint(i.Waiting)}
+			if i.Program != "" {
+				row = append(row, i.Program)
+			}
 			if i.URL != "" {
 				row = append(row, i.URL+" "+i.UserCode)
 			}
@@ -174,7 +177,11 @@ func (a *app) status(invocation) int {
 		}
 		fmt.Fprintf(&b, "\n%s", table(rows))
 		for _, i := range r.Interactions {
-			a.hint("keyfob login " + i.Profile)
+			if i.Kind == control.PromptConfirm {
+				a.hint("keyfob answer " + i.ID)
+			} else {
+				a.hint("keyfob login " + i.Profile)
+			}
 		}
 	}
 	if r.ReloadError != "" {

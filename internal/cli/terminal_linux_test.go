@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -147,6 +148,7 @@ func exitCode(t *testing.T, cmd *exec.Cmd) int {
 
 func TestAddAsks(t *testing.T) {
 	h, c := newHome(t), newConsole(t)
+	h.set("mode", "unlocked")
 	var out bytes.Buffer
 	cmd := h.command("add", "a")
 	cmd.Stdout = &out // a pipe
@@ -166,6 +168,30 @@ func TestAddAsks(t *testing.T) {
 	}
 	if !strings.HasPrefix(out.String(), "added a") || !c.echoes() {
 		t.Errorf("output %q, terminal echoes: %v", out.String(), c.echoes())
+	}
+}
+
+// Nobody types a secret for a vault that would not take it.
+func TestAddAsksNotInVain(t *testing.T) {
+	for _, one := range []struct {
+		mode, profile string
+		code          int
+		says          string
+	}{
+		{"", "a", 3, "keyfob: cannot add the keys: it is locked"},
+		{"unlocked", "prod", 1, "keyfob: cannot add the keys: profile prod has keys in the vault already"},
+	} {
+		h, c := newHome(t), newConsole(t)
+		h.set("mode", one.mode)
+		cmd := h.command("add", one.profile)
+		c.start(cmd)
+		if code := exitCode(t, cmd); code != one.code {
+			t.Errorf("%s: exit code %d", one.profile, code)
+		}
+		c.expect(one.says)
+		if strings.Contains(c.text(), "access key ID") || strings.Contains(h.read("asked"), "add ") {
+			t.Errorf("%s: the terminal shows %q", one.profile, c.text())
+		}
 	}
 }
 
@@ -432,6 +458,39 @@ func TestExecSweeps(t *testing.T) {
 	}
 }
 
+// A keyfob that is killed leaves its directory to the very next one.
+func TestExecSweepsAfterAKill(t *testing.T) {
+	h := newHome(t)
+	cmd := h.command("exec", "a", "--", "sh", "-c", "echo up; while [ ! -e over ]; do sleep 0.02; done")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	runs := func() []string {
+		found, _ := filepath.Glob(filepath.Join(h.data, "exec", "run-*"))
+		return found
+	}
+	if out, err := h.command("exec", "a", "--", "true").CombinedOutput(); err != nil || len(runs()) != 1 {
+		t.Fatalf("beside a running one: %v, %s, %v", err, out, runs())
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if len(runs()) != 1 {
+		t.Fatalf("the killed one has left %v", runs())
+	}
+	if out, err := h.command("exec", "a", "--", "true").CombinedOutput(); err != nil || len(runs()) != 0 {
+		t.Errorf("%v, %s, %v", err, out, runs())
+	}
+	h.finish("over")
+}
+
 // A daemon that exec started and that ends while the program runs leaves no
 // zombie behind.
 func TestExecCollectsTheDaemon(t *testing.T) {
@@ -439,5 +498,147 @@ func TestExecCollectsTheDaemon(t *testing.T) {
 	cmd := h.command("exec", "a", "--", "sh", "-c", `pid=$(cat `+h.data+`/started); keyfob stop >/dev/null; for i in 1 2 3 4 5 6 7 8 9 10; do [ -e /proc/$pid ] || exit 0; sleep 0.1; done; cat /proc/$pid/status; exit 9`)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// finish lets a program of the test end.
+func (h *home) finish(file string) {
+	h.t.Helper()
+	if err := os.WriteFile(filepath.Join(h.dir, file), nil, 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// A person's yes: by number, name or letters, and no by default, at the
+// terminal of whoever runs the program that runs us.
+func TestConfirm(t *testing.T) {
+	for typed, want := range map[string]string{
+		"1\n": "once", "h\n": "hour", "Always\n": "always", "4\n": "no", "y\n": "once", "n\n": "no", "\n": "no", "maybe\no\n": "once", "7\n2\n": "hour",
+	} {
+		h, c := newHome(t), newConsole(t)
+		var out, errs bytes.Buffer
+		cmd := h.command("credential-process", "p-confirm")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader("always\n"), &out, &errs
+		c.start(cmd)
+		c.expect("keyfob: a program wants the credentials of p-confirm\r\n  /usr/bin/terraform\r\n  1  once: yes, this time\r\n")
+		for i, line := range strings.SplitAfter(strings.TrimSuffix(typed, "\n"), "\n") {
+			if i > 0 {
+				c.expect("that is none of them")
+			}
+			c.typed(strings.TrimSuffix(line, "\n") + "\n")
+		}
+		code := exitCode(t, cmd)
+		if got := strings.TrimSpace(h.read("answers")); got != "i-confirm value="+want+" refused=false" {
+			t.Errorf("%q: the daemon was answered %q, want %s", typed, got, want)
+		}
+		if wantCode := map[bool]int{true: 3, false: 0}[want == "no"]; code != wantCode || (out.Len() > 0) != (code == 0) {
+			t.Errorf("%q: exit code %d, output %q, %q", typed, code, out.String(), errs.String())
+		}
+	}
+}
+
+func TestChoice(t *testing.T) {
+	for typed, want := range map[string]string{
+		"2\n": "value=arn:aws:iam::1:role/ReadOnly refused=false", "o\n": "value=other refused=false", "\n": "value= refused=true",
+		"arn:aws:iam::1:role/a\n": "value=arn:aws:iam::1:role/Admin refused=false", "arn\n\n": "value= refused=true",
+	} {
+		h, c := newHome(t), newConsole(t)
+		cmd := h.command("login", "p-choice")
+		c.start(cmd)
+		c.expect("keyfob: Which role?\r\n  1  arn:aws:iam::1:role/Admin\r\n")
+		c.typed(typed)
+		_ = exitCode(t, cmd)
+		if got := strings.TrimSpace(h.read("answers")); got != "i-choice "+want {
+			t.Errorf("%q: the daemon was answered %q, want %s", typed, got, want)
+		}
+	}
+}
+
+// Under credential-process, whose caller has the streams, what the person
+// must see is on the terminal; and the prompt goes when the sign-in is done.
+func TestCredentialProcessSignsIn(t *testing.T) {
+	t.Run("browser", func(t *testing.T) {
+		h, c := newHome(t), newConsole(t)
+		var out, errs bytes.Buffer
+		cmd := h.command("credential-process", "p-browser")
+		cmd.Env = append(cmd.Env, "BROWSER=opener", "DATA="+h.data)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(""), &out, &errs
+		c.start(cmd)
+		c.expect("https://signin.example/authorize?client=1&state=2\r\n")
+		if code := exitCode(t, cmd); code != 0 || !strings.HasPrefix(out.String(), `{"Version":1,`) || errs.Len() > 0 {
+			t.Fatalf("exit code %d, %q, %q", code, out.String(), errs.String())
+		}
+	})
+	t.Run("device", func(t *testing.T) {
+		h, c := newHome(t), newConsole(t)
+		var out, errs bytes.Buffer
+		cmd := h.command("credential-process", "p-browser")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(""), &out, &errs
+		c.start(cmd)
+		c.expect("ABCD-EFGH")
+		h.set("come", "")
+		if code := exitCode(t, cmd); code != 0 || errs.Len() > 0 {
+			t.Fatalf("exit code %d, %q, %q", code, out.String(), errs.String())
+		}
+	})
+	t.Run("code", func(t *testing.T) {
+		h, c := newHome(t), newConsole(t)
+		cmd := h.command("login", "p-code", "--remote")
+		c.start(cmd)
+		c.expect("and give the code that the page shows: ")
+		h.eventually("the terminal stops echoing", func() bool { return !c.echoes() })
+		c.typed("se cret\n")
+		if code := exitCode(t, cmd); code != 0 || strings.Contains(c.text(), "se cret") {
+			t.Fatalf("exit code %d, %q", code, c.text())
+		}
+		if !strings.Contains(h.read("answers"), "value=se cret ") {
+			t.Errorf("the daemon was answered %q", h.read("answers"))
+		}
+	})
+	t.Run("interrupted", func(t *testing.T) {
+		h, c := newHome(t), newConsole(t)
+		cmd := h.command("login", "p-device")
+		c.start(cmd)
+		c.expect("ABCD-EFGH")
+		c.typed("\x03")
+		if code := exitCode(t, cmd); code != -int(syscall.SIGINT) {
+			t.Errorf("exit code %d", code)
+		}
+		h.eventually("the daemon sees it", func() bool { return strings.Contains(h.read("answers"), "left") })
+	})
+}
+
+// Without a terminal but on a desktop, dialogs ask.
+func TestDialog(t *testing.T) {
+	for profile, one := range map[string]struct{ answer, got, asked string }{
+		"mfa":       {`{"value":"123456"}`, "", `ask {"kind":"mfa","profile":"mfa","serial":"arn:aws:iam::1:mfa/u","text":"MFA code for arn:aws:iam::1:mfa/u","timeout_seconds":6`},
+		"p-confirm": {`{"value":"hour"}`, "i-confirm value=hour refused=false", `"text":"a program wants the credentials of p-confirm`},
+		"p-choice":  {`{"refused":true}`, "i-choice value= refused=true", `"choices":["arn:aws:iam::1:role/Admin",`},
+	} {
+		h := newHome(t)
+		desk := filepath.Join(h.dir, "wayland-0")
+		l, err := net.Listen("unix", desk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(h.dir, "answer"), []byte(one.answer), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := h.command("credential-process", profile)
+		cmd.Env = append(cmd.Env, "WAYLAND_DISPLAY="+desk, "SIGNIN="+h.dir)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal
+		out, err := cmd.Output()
+		asked, _ := os.ReadFile(filepath.Join(h.dir, "asked"))
+		if !strings.Contains(string(asked), one.asked) || strings.TrimSpace(h.read("answers")) != one.got {
+			t.Errorf("%s: %v, %s; asked %s, answered %s", profile, err, out, asked, h.read("answers"))
+		}
+		// The display is gone, and only its variable is left.
+		_ = l.Close()
+		cmd = h.command("credential-process", profile)
+		cmd.Env = append(cmd.Env, "WAYLAND_DISPLAY="+desk, "DISPLAY=:4711", "SIGNIN="+h.dir)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := cmd.Run(); cmd.ProcessState.ExitCode() != 3 {
+			t.Errorf("%s: without a display: %v", profile, err)
+		}
 	}
 }

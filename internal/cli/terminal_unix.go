@@ -236,3 +236,15 @@ func (w *waker) stop() {
 		_ = w.w.Close()
 	}
 }
+
+// writeTerminal shows text on the controlling terminal; false if there is
+// none that is ours.
+func writeTerminal(text string) bool {
+	fd, err := openTerminal()
+	if err != nil {
+		return false
+	}
+	defer func() { _ = syscall.Close(fd) }()
+	_, err = syscall.Write(fd, []byte(text))
+	return err == nil
+}

@@ -53,3 +53,14 @@ func trimLF(s string) string {
 	}
 	return s
 }
+
+// writeTerminal shows text on the console; false if there is none.
+func writeTerminal(text string) bool {
+	out, err := os.OpenFile("CONOUT$", os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = out.Close() }()
+	_, err = out.WriteString(text)
+	return err == nil
+}

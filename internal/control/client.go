@@ -97,9 +97,10 @@ func (c *Client) Call(ctx context.Context, method string, params, result any, on
 	return c.Do(ctx, method, params, result, handle)
 }
 
-// Handler is told of a call's events. Its context ends with the call: when
-// somebody else has answered the question meanwhile, say. For a prompt it
-// returns the answer; its error ends the call.
+// Handler is told of a call's events. For a prompt it returns the answer, nil
+// for none (a browser's comes by another way); its error ends the call. Its
+// context ends with the call or when the daemon asks something else: when
+// somebody else has answered the question meanwhile, say.
 type Handler func(ctx context.Context, e Event) (*Answer, error)
 
 // Do is Call with a handler that learns when its question is settled.
@@ -297,87 +298,4 @@ func (c *Client) explain(err error) error {
 		return ErrGone
 	}
 	return fmt.Errorf("cannot talk to keyfobd: %w", err)
-}
-
-// prompts puts questions to the handler, one after the other, in a goroutine
-// of its own, so that a reply that comes meanwhile is seen. stop joins it.
-type prompts struct {
-	client *Client
-	handle Handler
-
-	cancel context.CancelFunc // nil while no goroutine runs
-	queue  chan Event
-	done   chan struct{}
-
-	mu  sync.Mutex // guards err
-	err error
-}
-
-const maxPrompts = 16 // waiting for one call; more is no daemon of ours
-
-func (p *prompts) event(ctx context.Context, e Event) error {
-	if p.handle == nil {
-		if e.Event == EventPrompt {
-			return &Error{Code: CodeInteraction, Message: "cannot answer keyfobd's question here"}
-		}
-		return nil
-	}
-	if e.Event != EventPrompt || e.Prompt == nil {
-		_, err := p.handle(ctx, e)
-		return err
-	}
-	if p.cancel == nil {
-		ctx, p.cancel = context.WithCancel(ctx)
-		p.queue = make(chan Event, maxPrompts)
-		p.done = make(chan struct{})
-		go p.run(ctx)
-	}
-	select {
-	case p.queue <- e:
-		return nil
-	default:
-		return errors.New("cannot answer keyfobd: it asks too many questions at once")
-	}
-}
-
-func (p *prompts) run(ctx context.Context) {
-	defer close(p.done)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case e := <-p.queue:
-			answer, err := p.handle(ctx, e)
-			if err == nil && answer != nil {
-				answer.ID, answer.Interaction = e.ID, e.Prompt.Interaction
-				var line []byte
-				if line, err = json.Marshal(answer); err == nil {
-					err = p.client.send(append(line, '\n'))
-				}
-			}
-			if ctx.Err() != nil {
-				return
-			}
-			if err != nil {
-				p.mu.Lock()
-				p.err = err
-				p.mu.Unlock()
-				_ = p.client.conn.SetReadDeadline(past) // wakes the reader
-				return
-			}
-		}
-	}
-}
-
-func (p *prompts) failure() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.err
-}
-
-func (p *prompts) stop() {
-	if p.cancel != nil {
-		p.cancel()
-		<-p.done
-	}
 }

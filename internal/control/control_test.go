@@ -200,8 +200,6 @@ func TestPrompts(t *testing.T) {
 		_ = s.WriteEvent(Event{ID: r.ID, Event: EventNotice, Notice: "hello"})
 		for _, id := range []string{"i1", "i2"} {
 			_ = s.WriteEvent(Event{ID: r.ID, Event: EventPrompt, Prompt: &Prompt{Interaction: id}})
-		}
-		for _, id := range []string{"i1", "i2"} {
 			a, err := s.ReadAnswer(ctx)
 			if err != nil || a.Interaction != id || a.Value != "code "+id || a.ID != r.ID {
 				t.Errorf("the answer to %s is %+v, %v", id, a, err)
@@ -219,6 +217,41 @@ func TestPrompts(t *testing.T) {
 	})
 	if err != nil || len(notices) != 1 || notices[0] != "hello" {
 		t.Fatalf("got %v, %v", notices, err)
+	}
+}
+
+// A new question settles the one before, whose answer (a browser's redirect,
+// somebody at another terminal) came by another way.
+func TestPromptSettledByTheNext(t *testing.T) {
+	asked := make(chan struct{})
+	socket := serveCalls(t, func(s *ServerConn, r Request) {
+		ctx, stop := s.Watch(context.Background())
+		defer func() { stop(); _ = s.WriteReply(r.ID, Empty{}, nil) }()
+		_ = s.WriteEvent(Event{ID: r.ID, Event: EventPrompt, Prompt: &Prompt{Interaction: "browser", Kind: PromptBrowser}})
+		<-asked
+		_ = s.WriteEvent(Event{ID: r.ID, Event: EventNotice, Notice: "a notice settles nothing"})
+		_ = s.WriteEvent(Event{ID: r.ID, Event: EventPrompt, Prompt: &Prompt{Interaction: "mfa", Kind: PromptMFA}})
+		if a, err := s.ReadAnswer(ctx); err != nil || a.Interaction != "mfa" || a.Value != "123456" {
+			t.Errorf("the answer is %+v, %v", a, err)
+		}
+	})
+	noticed, settled := false, false
+	err := dialTest(t, socket).Do(within(t, 5*time.Second), MethodLogin, Empty{}, nil, func(ctx context.Context, e Event) (*Answer, error) {
+		switch {
+		case e.Event == EventNotice:
+			noticed = true
+		case e.Prompt.Kind == PromptBrowser:
+			close(asked)
+			<-ctx.Done()
+			settled = true
+			return &Answer{Value: AnswerNoBrowser}, nil // too late to be sent
+		default:
+			return &Answer{Value: "123456"}, nil
+		}
+		return nil, nil
+	})
+	if err != nil || !noticed || !settled {
+		t.Fatalf("got %v, noticed %v, settled %v", err, noticed, settled)
 	}
 }
 

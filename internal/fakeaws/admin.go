@@ -27,6 +27,14 @@ import (
 //	PUT    /keys                    {"access_key_id","status":"Active|Inactive|Deleted"}
 //	POST   /revoke                  {"access_key_id" or "*","as":"invalid|expired|denied"}
 //	GET    /mfa?serial=ARN          {"code"} that the device accepts now
+//	POST   /signin                  SignInWorld: adds or replaces sign-in services, sets the pages' modes
+//	GET    /session?access_key_id=  Session: how it was made, its policies, tags, identity
+//	POST   /device                  {"user_code"} or {} for all, "deny": DecideDevice
+//	POST   /end                     {"what":"sso-sessions|sso-tokens|sso-clients|oidc-sessions|login-sessions|cookies"}
+//	POST   /rotate                  {"oidc":NAME,"keep":true}: RotateOIDCKeys
+//	POST   /sso-tokens              {"start_url"}; answers SSOTokens
+//	GET    /saml-response?provider= {"SAMLResponse"}
+//	GET    /id-token?base=URL&provider=&subject=   {"id_token"}
 //	GET    /wait?action=A&count=N[&seconds=S]   waits for calls; 400 when the time is over
 func (s *Server) AdminHandler() http.Handler {
 	m := http.NewServeMux()
@@ -121,6 +129,7 @@ func (s *Server) AdminHandler() http.Handler {
 		defer cancel()
 		return nil, s.Wait(ctx, orElse(q.Get("action"), "*"), n)
 	})
+	s.signInRoutes(route)
 	return m
 }
 
@@ -211,7 +220,7 @@ type shownState struct {
 	Counters map[string]int `json:"counters"`
 	Users    []shownUser    `json:"users"`
 	Roles    []RoleSpec     `json:"roles"`
-	Sessions []shownSession `json:"sessions"`
+	Sessions []Session      `json:"sessions"`
 }
 
 type shownUser struct {
@@ -220,21 +229,11 @@ type shownUser struct {
 	MFA  []string          `json:"mfa"`  // serials
 }
 
-type shownSession struct {
-	AccessKeyID string            `json:"access_key_id"`
-	ARN         string            `json:"arn"`
-	Expires     time.Time         `json:"expires"`
-	MFA         bool              `json:"mfa"`
-	Tags        map[string]string `json:"tags,omitempty"`
-	Identity    string            `json:"source_identity,omitempty"`
-	Revoked     Revocation        `json:"revoked,omitempty"`
-}
-
 func (s *Server) state() shownState {
 	counters := s.Counters()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := shownState{Time: s.nowLocked(), Counters: counters, Users: []shownUser{}, Roles: []RoleSpec{}, Sessions: []shownSession{}}
+	out := shownState{Time: s.nowLocked(), Counters: counters, Users: []shownUser{}, Roles: []RoleSpec{}, Sessions: []Session{}}
 	sec := func(d time.Duration) *float64 { v := d.Seconds(); return &v }
 	set := AdminSettings{Latency: map[string]float64{}, ClockOffset: sec(s.set.clock), Lifetime: sec(s.set.lifetime),
 		KeyDelay: sec(s.set.keyDelay), Regions: &s.set.regions, Outage: &s.set.outage}
@@ -265,7 +264,7 @@ func (s *Server) state() shownState {
 		out.Roles = append(out.Roles, r.spec)
 	}
 	for _, x := range s.sessions {
-		out.Sessions = append(out.Sessions, shownSession{x.id, x.who.arn, x.expires, !x.who.mfaAt.IsZero(), x.who.tags, x.who.sourceIdentity, x.revoked})
+		out.Sessions = append(out.Sessions, x.shown())
 	}
 	return out
 }

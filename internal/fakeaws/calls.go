@@ -44,7 +44,10 @@ func (l *callLog) reset() {
 }
 
 // secretParams are never recorded.
-var secretParams = map[string]bool{"TokenCode": true, "WebIdentityToken": true, "SAMLAssertion": true, "X-Amz-Security-Token": true, "X-Amz-Signature": true}
+var secretParams = map[string]bool{"TokenCode": true, "WebIdentityToken": true, "SAMLAssertion": true, "X-Amz-Security-Token": true, "X-Amz-Signature": true,
+	// The JSON services and sign-in pages.
+	"clientSecret": true, "deviceCode": true, "code": true, "codeVerifier": true, "refreshToken": true, "accessToken": true, "subjectToken": true,
+	"code_verifier": true, "refresh_token": true, "client_secret": true, "password": true, "SAMLResponse": true, "SigninToken": true, "Session": true}
 
 func (l *callLog) begin(q *request, now time.Time, known bool) *Call {
 	name := q.action

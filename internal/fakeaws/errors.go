@@ -10,6 +10,9 @@ type apiError struct {
 	status  int
 	code    string
 	message string
+	// detail is the OAuth error of services that have one, "" for that of
+	// the code.
+	detail string
 }
 
 func (e *apiError) Error() string { return e.code + ": " + e.message }

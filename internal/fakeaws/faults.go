@@ -17,7 +17,7 @@ const (
 	Drop         Kind = "drop"          // the connection is closed without an answer
 	Hang         Kind = "hang"          // Seconds pass (default: until the caller leaves), then it is judged as usual
 	Fail500      Kind = "500"           // 500 InternalFailure
-	Throttle     Kind = "throttle"      // 503 Throttling (Status sets another status)
+	Throttle     Kind = "throttle"      // the service's own throttling, 503 Throttling in most (Status, Code and Message set others)
 	Error        Kind = "error"         // Code and Message with Status (default 400)
 	Garbage      Kind = "garbage"       // 200 with Body, default an HTML page
 	Empty        Kind = "empty"         // 200 and no body
@@ -95,7 +95,7 @@ func (s *Server) takeFaultLocked(q *request) *Fault {
 		switch {
 		case f.spent,
 			f.Action != "" && f.Action != "*" && f.Action != q.action,
-			f.RoleARN != "" && !match(f.RoleARN, q.params.Get("RoleArn")):
+			f.RoleARN != "" && !match(f.RoleARN, orElse(q.params.Get("RoleArn"), q.params.Get("roleArn"))):
 			continue
 		case f.After > 0:
 			f.After--
@@ -109,6 +109,13 @@ func (s *Server) takeFaultLocked(q *request) *Fault {
 		return &hit
 	}
 	return nil
+}
+
+func orStatus(n, def int) int {
+	if n == 0 {
+		return def
+	}
+	return n
 }
 
 func (f *Fault) delay() time.Duration {
@@ -136,6 +143,11 @@ func (f *Fault) before(q *request) *answer {
 	case Fail500:
 		return say(http.StatusInternalServerError, "InternalFailure", "The request processing has failed because of an unknown error, exception or failure.")
 	case Throttle:
+		if e := q.room.throttle; e != nil {
+			x := *e
+			x.status, x.code, x.message = orStatus(f.Status, e.status), orElse(f.Code, e.code), orElse(f.Message, e.message)
+			return q.room.failure(q, &x)
+		}
 		return say(http.StatusServiceUnavailable, "Throttling", "Rate exceeded")
 	case Error:
 		return say(http.StatusBadRequest, "ValidationError", "The request failed.")

@@ -135,3 +135,11 @@ func trusting(t *testing.T, pem []byte) *http.Client {
 	}
 	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool}}}
 }
+
+func (p person) federate(name, policy string) (*sts.GetFederationTokenOutput, error) {
+	in := &sts.GetFederationTokenInput{Name: &name}
+	if policy != "" {
+		in.Policy = &policy
+	}
+	return p.sts().GetFederationToken(context.Background(), in)
+}

@@ -61,7 +61,7 @@ func onUser(permission string, do func(*Server, *request, *user) (any, error)) f
 
 // mayUseIAM: sessions of GetSessionToken reach IAM only with MFA.
 func mayUseIAM(q *request) error {
-	if q.who.temp && q.who.role == nil && q.who.mfaAt.IsZero() {
+	if q.who.via == viaFederation || q.who.via == viaSessionToken && q.who.mfaAt.IsZero() {
 		return invalidToken()
 	}
 	return nil

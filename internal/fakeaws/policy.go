@@ -57,6 +57,21 @@ func parsePolicy(doc string) (*policy, error) {
 	return p, nil
 }
 
+// with adds a managed policy to session policies (nil: none so far). Those of
+// AWS that only read are known; any other ARN allows everything.
+func (p *policy) with(arn string) *policy {
+	actions := []string{"*"}
+	switch arn[strings.LastIndexByte(arn, '/')+1:] {
+	case "ReadOnlyAccess", "ViewOnlyAccess", "SecurityAudit":
+		actions = []string{"*:get*", "*:list*", "*:describe*"}
+	}
+	if p == nil {
+		p = &policy{}
+	}
+	p.statements = append(p.statements, statement{actions: actions, resources: []string{"*"}})
+	return p
+}
+
 // allows judges an action. A nil policy allows everything.
 func (p *policy) allows(action, resource string) bool {
 	if p == nil {

@@ -24,6 +24,15 @@ type Server struct {
 	set      settings
 	log      callLog
 	gates    map[*gate]bool // listeners that an outage closes
+
+	pages    pageState
+	sso      ssoState
+	signin   signinState
+	oidc     oidcState
+	saml     samlState
+	anywhere anywhereState
+	console  consoleState
+	imds     imdsState
 }
 
 // settings are what can be turned at run time. The zero value is a healthy
@@ -43,6 +52,14 @@ func New() *Server {
 	return &Server{
 		keys: map[string]*accessKey{}, roles: map[string]*role{}, sessions: map[string]*session{},
 		gates: map[*gate]bool{}, log: newCallLog(), sweepAt: minSweep,
+		pages:    pageState{modes: map[SignInKind]SignInMode{}, cookies: map[string]string{}},
+		sso:      newSSOState(),
+		signin:   newSigninState(),
+		oidc:     newOIDCState(),
+		saml:     newSAMLState(),
+		anywhere: anywhereState{anchors: map[string]*anchor{}, profiles: map[string]*AnywhereProfile{}},
+		console:  consoleState{tokens: map[string]*signinToken{}},
+		imds:     newIMDSState(),
 	}
 }
 
@@ -106,13 +123,14 @@ func (s *Server) SetRegions(regions ...string) {
 }
 
 // Reset makes the server healthy (no faults, latency, outage, offset or
-// forced lifetime) and forgets calls and counters. Users, roles and sessions
+// forced lifetime, sign-in pages that approve) and forgets calls and counters. Users, roles and sessions
 // stay. The error is that of ending an outage.
 func (s *Server) Reset() error {
 	err := s.SetOutage(Up)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.set = settings{}
+	clear(s.pages.modes)
 	s.log.reset()
 	return err
 }
@@ -133,8 +151,10 @@ type request struct {
 	now    time.Time
 	sig    *signature
 	who    *principal
-	fault  *Fault // that applies to this request, nil for none
-	issued string // access key id made for it
+	fault  *Fault            // that applies to this request, nil for none
+	issued string            // access key id made for it
+	path   map[string]string // of the route's {x}
+	cookie string            // Set-Cookie of the answer
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
@@ -254,6 +274,7 @@ type answer struct {
 	drop        bool // close the connection instead
 	half        bool // promise all of the body, send half, close
 	noDate      bool
+	header      http.Header // more of them
 }
 
 func (a *answer) write(w http.ResponseWriter, q *request) {
@@ -267,6 +288,12 @@ func (a *answer) write(w http.ResponseWriter, q *request) {
 	h["Date"] = []string{q.now.Format(http.TimeFormat)}
 	if a.noDate {
 		h["Date"] = nil
+	}
+	for k, v := range a.header {
+		h[k] = v
+	}
+	if q.cookie != "" {
+		h.Set("Set-Cookie", q.cookie)
 	}
 	if a.location != "" {
 		h.Set("Location", a.location)

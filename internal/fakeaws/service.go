@@ -22,6 +22,8 @@ type service struct {
 	success func(q *request, result any) *answer
 	failure func(q *request, e *apiError) *answer
 	actions map[string]action
+	// throttle is what the Throttle fault says here, nil for 503 Throttling.
+	throttle *apiError
 }
 
 // action is one thing that a service can do.
@@ -38,7 +40,9 @@ type action struct {
 
 // rooms lists the services. The first that recognises a request has it; the
 // last resort is STS, whose InvalidAction is what AWS's own front says.
-func rooms() []*service { return []*service{stsRoom, iamRoom, s3Room} }
+func rooms() []*service {
+	return []*service{stsRoom, iamRoom, s3Room, ssoOIDCRoom, portalRoom, signinRoom, oidcRoom, samlRoom, anywhereRoom, consoleRoom, analyzerRoom, imdsRoom, containerRoom}
+}
 
 func recognise(q *request) (r *service, name string, known bool) {
 	for _, r := range rooms() {
@@ -92,8 +96,12 @@ func marshal(v any) []byte {
 	return b.Bytes()
 }
 
-// formOf merges the URL's query and a form body; the query comes first.
+// formOf merges the URL's query and a form or JSON body; of a form and the
+// query the query comes first.
 func formOf(r *http.Request, body []byte, query url.Values) url.Values {
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
+		return jsonParams(body, query)
+	}
 	if r.Method != http.MethodPost || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
 		return query
 	}

@@ -35,6 +35,11 @@ type signature struct {
 // readSignature finds the claim; a request without one is
 // MissingAuthenticationToken, a malformed one IncompleteSignature.
 func readSignature(r *http.Request, query url.Values) (*signature, *apiError) {
+	return readSignatureAs(r, query, sigAlgorithm)
+}
+
+// readSignatureAs is readSignature for another algorithm of the same form.
+func readSignatureAs(r *http.Request, query url.Values, algorithm string) (*signature, *apiError) {
 	incomplete := func(format string, args ...any) *apiError {
 		return fail(http.StatusBadRequest, "IncompleteSignature", format, args...)
 	}
@@ -43,7 +48,7 @@ func readSignature(r *http.Request, query url.Values) (*signature, *apiError) {
 	auth := r.Header.Get("Authorization")
 	switch {
 	case auth != "":
-		rest, ok := strings.CutPrefix(auth, sigAlgorithm)
+		rest, ok := strings.CutPrefix(auth, algorithm+" ")
 		if !ok {
 			return nil, incomplete("Unsupported AWS 'algorithm': '%s'", strings.SplitN(auth, " ", 2)[0])
 		}
@@ -153,27 +158,10 @@ func (g *signature) checkTime(now time.Time) *apiError {
 
 // verify computes the signature with the secret and compares.
 func (g *signature) verify(r *http.Request, body []byte, secret string) *apiError {
-	payload := r.Header.Get("X-Amz-Content-Sha256")
-	sum := sha256.Sum256(body)
-	switch hash := hex.EncodeToString(sum[:]); {
-	case g.service == "s3" && (payload == "UNSIGNED-PAYLOAD" || g.presigned):
-		payload = "UNSIGNED-PAYLOAD"
-	case payload == "" || payload == hash:
-		payload = hash
-	default:
-		return badSignature("The provided 'x-amz-content-sha256' header does not match what was computed.")
+	toSign, err := g.stringToSign(r, body, sigAlgorithm)
+	if err != nil {
+		return err
 	}
-	if !contains(g.headers, "host") {
-		return badSignature("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
-	}
-	var headers strings.Builder
-	for _, h := range g.headers {
-		headers.WriteString(h + ":" + headerValue(r, h) + "\n")
-	}
-	canonical := r.Method + "\n" + canonicalPath(r.URL, g.service) + "\n" + canonicalQuery(r.URL.RawQuery) + "\n" +
-		headers.String() + "\n" + strings.Join(g.headers, ";") + "\n" + payload
-	hashed := sha256.Sum256([]byte(canonical))
-	toSign := sigAlgorithm + "\n" + g.at.Format(amzDate) + "\n" + g.date + "/" + g.region + "/" + g.service + "/aws4_request\n" + hex.EncodeToString(hashed[:])
 	key := mac([]byte("AWS4"+secret), g.date)
 	for _, s := range []string{g.region, g.service, "aws4_request"} {
 		key = mac(key, s)
@@ -183,6 +171,31 @@ func (g *signature) verify(r *http.Request, body []byte, secret string) *apiErro
 		return badSignature("The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details.")
 	}
 	return nil
+}
+
+// stringToSign makes the canonical request and from it what is signed.
+func (g *signature) stringToSign(r *http.Request, body []byte, algorithm string) (string, *apiError) {
+	payload := r.Header.Get("X-Amz-Content-Sha256")
+	sum := sha256.Sum256(body)
+	switch hash := hex.EncodeToString(sum[:]); {
+	case g.service == "s3" && (payload == "UNSIGNED-PAYLOAD" || g.presigned):
+		payload = "UNSIGNED-PAYLOAD"
+	case payload == "" || payload == hash:
+		payload = hash
+	default:
+		return "", badSignature("The provided 'x-amz-content-sha256' header does not match what was computed.")
+	}
+	if !contains(g.headers, "host") {
+		return "", badSignature("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
+	}
+	var headers strings.Builder
+	for _, h := range g.headers {
+		headers.WriteString(h + ":" + headerValue(r, h) + "\n")
+	}
+	canonical := r.Method + "\n" + canonicalPath(r.URL, g.service) + "\n" + canonicalQuery(r.URL.RawQuery) + "\n" +
+		headers.String() + "\n" + strings.Join(g.headers, ";") + "\n" + payload
+	hashed := sha256.Sum256([]byte(canonical))
+	return algorithm + "\n" + g.at.Format(amzDate) + "\n" + g.date + "/" + g.region + "/" + g.service + "/aws4_request\n" + hex.EncodeToString(hashed[:]), nil
 }
 
 func mac(key []byte, s string) []byte {

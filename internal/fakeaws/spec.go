@@ -87,6 +87,14 @@ type Trust struct {
 	TagKeys []string `json:"tag_keys"`
 	// Tags: aws:RequestTag/KEY must match the value (with * and ?).
 	Tags map[string]string `json:"tags"`
+	// Federated: the statement is for these identity providers (ARNs, with
+	// * and ?, of OpenID Connect and SAML providers) instead of Principals. Roles
+	// Anywhere is the principal rolesanywhere.amazonaws.com.
+	Federated []string `json:"federated"`
+	// Audiences and Subjects: the provider's :aud must be one of the
+	// former, its :sub match one of the latter (with * and ?).
+	Audiences []string `json:"audiences"`
+	Subjects  []string `json:"subjects"`
 }
 
 func (u *UserSpec) defaults() error {

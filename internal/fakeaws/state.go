@@ -62,6 +62,56 @@ type principal struct {
 	transitive     []string          // keys of tags that pass on to chained roles
 	sourceIdentity string
 	policy         *policy // session policy, nil for none
+	policyText     string  // that policy as it was given
+	policyARNs     []string
+	via            string // how the session was made, "" for long-lived keys
+}
+
+// The ways sessions are made, as Session.Via shows them.
+const (
+	viaSessionToken = "GetSessionToken"
+	viaFederation   = "GetFederationToken"
+	viaRole         = "AssumeRole"
+	viaChain        = "AssumeRole chained" // with a session that was a role's
+	viaWebIdentity  = "AssumeRoleWithWebIdentity"
+	viaSAML         = "AssumeRoleWithSAML"
+	viaSSO          = "GetRoleCredentials"
+	viaLogin        = "CreateOAuth2Token"
+	viaAnywhere     = "CreateSession"
+	viaInstance     = "instance metadata"
+	viaContainer    = "container"
+)
+
+// Session is what is known of temporary credentials, without their secrets.
+type Session struct {
+	AccessKeyID    string            `json:"access_key_id"`
+	ARN            string            `json:"arn"`
+	Via            string            `json:"via"` // the call that made it; "AssumeRole chained" with a role's session
+	Issued         time.Time         `json:"issued"`
+	Expires        time.Time         `json:"expires"`
+	MFA            bool              `json:"mfa"`
+	Tags           map[string]string `json:"tags,omitempty"`
+	TransitiveTags []string          `json:"transitive_tags,omitempty"`
+	SourceIdentity string            `json:"source_identity,omitempty"`
+	Policy         string            `json:"policy,omitempty"`      // the session policy as it was given
+	PolicyARNs     []string          `json:"policy_arns,omitempty"` // the managed session policies
+	Revoked        Revocation        `json:"revoked,omitempty"`
+}
+
+// Session describes the session of an access key id.
+func (s *Server) Session(accessKeyID string) (Session, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.sessions[accessKeyID]
+	if x == nil {
+		return Session{}, false
+	}
+	return x.shown(), true
+}
+
+func (x *session) shown() Session {
+	w := x.who
+	return Session{x.id, w.arn, w.via, x.issued, x.expires, !w.mfaAt.IsZero(), w.tags, w.transitive, w.sourceIdentity, w.policyText, w.policyARNs, x.revoked}
 }
 
 func (p *principal) mayAssume(arn string) bool {

@@ -10,10 +10,13 @@ import (
 
 var stsRoom = queryRoom("sts", "2011-06-15", "https://sts.amazonaws.com/doc/2011-06-15/", map[string]action{
 	// GetCallerIdentity needs no permission: not even a Deny stops it.
-	"GetCallerIdentity": {run: getCallerIdentity},
-	"GetSessionToken":   {run: getSessionToken, permission: "sts:GetSessionToken"},
-	"GetAccessKeyInfo":  {run: getAccessKeyInfo, permission: "sts:GetAccessKeyInfo"},
-	"AssumeRole":        {run: assumeRole, permission: "sts:AssumeRole"},
+	"GetCallerIdentity":         {run: getCallerIdentity},
+	"GetSessionToken":           {run: getSessionToken, permission: "sts:GetSessionToken"},
+	"GetAccessKeyInfo":          {run: getAccessKeyInfo, permission: "sts:GetAccessKeyInfo"},
+	"AssumeRole":                {run: assumeRole, permission: "sts:AssumeRole"},
+	"AssumeRoleWithWebIdentity": {run: assumeRoleWithWebIdentity, unsigned: true},
+	"AssumeRoleWithSAML":        {run: assumeRoleWithSAML, unsigned: true},
+	"GetFederationToken":        {run: getFederationToken, permission: "sts:GetFederationToken"},
 })
 
 // xmlTime is AWS's form of a time in an answer.
@@ -83,7 +86,7 @@ func getSessionToken(s *Server, q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	who.mfaAt = at
+	who.mfaAt, who.via = at, viaSessionToken
 	x := s.issueLocked(who, asked)
 	return struct {
 		XMLName     xml.Name `xml:"GetSessionTokenResult"`
@@ -124,6 +127,9 @@ func assumeRole(s *Server, q *request) (any, error) {
 	if q.who.user != nil && q.who.user.spec.Root {
 		return nil, accessDenied("Roles may not be assumed by root accounts.")
 	}
+	if q.who.via == viaFederation { // of STS they have GetCallerIdentity alone
+		return nil, notAuthorized(q.who, "sts:AssumeRole", in.roleARN)
+	}
 	if in.mfaAt, err = checkMFA(q, in.serial, in.code); err != nil {
 		return nil, err
 	}
@@ -144,10 +150,10 @@ func assumeRole(s *Server, q *request) (any, error) {
 		return nil, invalid("The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining.")
 	}
 	acct := r.spec.Account
-	who := principal{
-		arn: fmt.Sprintf("arn:%s:sts::%s:assumed-role/%s/%s", r.spec.Partition, acct, r.spec.Name, in.sessionName),
-		id:  r.id + ":" + in.sessionName, account: acct, partition: r.spec.Partition,
-		role: r, tags: in.tags, transitive: in.transitive, sourceIdentity: in.sourceIdentity, policy: in.policy,
+	who := in.session(r)
+	who.via = viaRole
+	if q.who.role != nil {
+		who.via = viaChain
 	}
 	x := s.issueLocked(who, in.seconds)
 	out := struct {
@@ -170,7 +176,9 @@ type assumeInput struct {
 	roleARN, sessionName, externalID string
 	serial, code, sourceIdentity     string
 	seconds                          int
-	policy                           *policy
+	policy                           *policy // of Policy and PolicyArns together
+	policyText                       string
+	policyARNs                       []string
 	tags                             map[string]string
 	transitive                       []string
 	packed                           int // percent
@@ -190,10 +198,19 @@ func readAssumeRole(q *request) (*assumeInput, error) {
 		externalID:  c.text("ExternalId", externalIDLimits),
 		serial:      c.text("SerialNumber", serialLimits),
 		code:        c.text("TokenCode", codeLimits),
-		seconds:     c.seconds(900, 43200, 3600),
-		tags:        map[string]string{}, now: q.now,
+		seconds:     c.seconds(900, 43200, 3600), now: q.now,
 	}
 	in.sourceIdentity = c.text("SourceIdentity", identityLimits)
+	if err := in.readRest(q, &c); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// readRest reads what all calls that make a session take: session policies
+// and, where the call has them, tags.
+func (in *assumeInput) readRest(q *request, c *checks) error {
+	in.tags = map[string]string{}
 	doc := c.text("Policy", policyLimits)
 	arns := members(q.params, "PolicyArns", ".arn")
 	if len(arns) > 10 {
@@ -210,29 +227,31 @@ func readAssumeRole(q *request) (*assumeInput, error) {
 		tagBytes += len(t[0]) + len(t[1])
 	}
 	if err := c.err(); err != nil {
-		return nil, err
+		return err
 	}
-	if _, _, resource, ok := splitARN(in.roleARN); !ok || !strings.HasPrefix(resource, "role/") {
-		return nil, invalid("%s is invalid", in.roleARN)
+	if _, _, resource, ok := splitARN(in.roleARN); in.roleARN != "" && (!ok || !strings.HasPrefix(resource, "role/")) {
+		return invalid("%s is invalid", in.roleARN)
 	}
 	if q.params.Has("Policy") {
 		p, err := parsePolicy(doc)
 		if err != nil {
-			return nil, fail(http.StatusBadRequest, "MalformedPolicyDocument", "Syntax errors in policy.")
+			return fail(http.StatusBadRequest, "MalformedPolicyDocument", "Syntax errors in policy.")
 		}
-		in.policy = p
+		in.policy, in.policyText = p, doc
 	}
 	for _, a := range arns {
 		if _, _, resource, ok := splitARN(a[0]); !ok || !strings.HasPrefix(resource, "policy/") {
-			return nil, invalid("%s is invalid", a[0])
+			return invalid("%s is invalid", a[0])
 		}
+		in.policyARNs = append(in.policyARNs, a[0])
+		in.policy = in.policy.with(a[0])
 	}
 	seen := map[string]bool{}
 	for _, t := range tags {
 		if low := strings.ToLower(t[0]); seen[low] {
-			return nil, badParameter("Duplicate tag keys found. Please note that Tag keys are case insensitive.")
+			return badParameter("Duplicate tag keys found. Please note that Tag keys are case insensitive.")
 		} else if strings.HasPrefix(low, "aws:") {
-			return nil, badParameter("Tag keys beginning with 'aws:' are reserved")
+			return badParameter("Tag keys beginning with 'aws:' are reserved")
 		} else {
 			seen[low] = true
 		}
@@ -240,7 +259,7 @@ func readAssumeRole(q *request) (*assumeInput, error) {
 	}
 	for _, k := range members(q.params, "TransitiveTagKeys") {
 		if !seen[strings.ToLower(k[0])] {
-			return nil, badParameter("The specified transitive tag key must be included in the requested tags.")
+			return badParameter("The specified transitive tag key must be included in the requested tags.")
 		}
 		in.transitive = append(in.transitive, k[0])
 	}
@@ -252,9 +271,17 @@ func readAssumeRole(q *request) (*assumeInput, error) {
 		if tagBytes == 0 {
 			what = "session policy"
 		}
-		return nil, fail(http.StatusBadRequest, "PackedPolicyTooLarge", "Packed size of %s consumes %d%% of allotted space.", what, in.packed)
+		return fail(http.StatusBadRequest, "PackedPolicyTooLarge", "Packed size of %s consumes %d%% of allotted space.", what, in.packed)
 	}
-	return in, nil
+	return nil
+}
+
+// session is the principal that the role becomes.
+func (in *assumeInput) session(r *role) principal {
+	who := roleSession(r, in.sessionName)
+	who.tags, who.transitive, who.sourceIdentity = in.tags, in.transitive, in.sourceIdentity
+	who.policy, who.policyText, who.policyARNs = in.policy, in.policyText, in.policyARNs
+	return who
 }
 
 // inherit adds what the caller's session passes on, and says which

@@ -30,7 +30,7 @@ func (r *role) refuses(who *principal, in *assumeInput) string {
 	}
 	for _, t := range statements {
 		byName, ok := t.names(who)
-		if !ok || !t.holds(in) {
+		if !ok || t.Federated != nil || !t.holds(in) {
 			continue
 		}
 		// In the same account a trust that names the principal itself is
@@ -48,6 +48,24 @@ func (r *role) refuses(who *principal, in *assumeInput) string {
 		}
 	}
 	return missing
+}
+
+// refusesFederated judges the calls without a caller of their own: provider is
+// the identity provider's ARN or the service's name, audience and subject what
+// it vouches for. It reports whether no statement lets it in.
+func (r *role) refusesFederated(provider, audience, subject string, in *assumeInput) bool {
+	statements := r.spec.Trust
+	if statements == nil {
+		return false
+	}
+	for _, t := range statements {
+		named := matchAny(t.Federated, provider) || contains(t.Principals, provider)
+		if named && (t.Audiences == nil || contains(t.Audiences, audience)) && (t.Subjects == nil || matchAny(t.Subjects, subject)) &&
+			!(t.NoTags && len(in.tags) > 0) && !(t.NoSourceIdentity && in.sourceIdentity != "") && t.holds(in) {
+			return false
+		}
+	}
+	return true
 }
 
 // names reports whether the statement's principals include the caller, and

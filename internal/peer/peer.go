@@ -9,6 +9,7 @@ package peer
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 )
@@ -44,9 +45,9 @@ type Caller struct {
 	// one share a screen, so that one prompt is enough for both.
 	Terminal string
 
-	// search finds the program of a TCP peer when it is first wanted; nil
-	// where there is nothing more to find.
-	search *search
+	// behind is what is found out when it is first wanted, and then kept for
+	// the connection; nil for a Caller that no Resolver made.
+	behind *behind
 }
 
 // Identified reports whether the user is known.
@@ -63,11 +64,10 @@ type Process struct {
 // control socket the parent of the process at the other end (which is
 // keyfob), elsewhere that process itself.
 //
-// For a TCP peer on Linux the first call searches /proc for the owner of the
-// socket, which can take milliseconds where there are many processes (it gives
-// up after two seconds);
-// the answer is kept for the connection. So only what needs the program
-// calls it.
+// For a TCP peer on Linux the first call looks in /proc for the owner of the
+// socket (see finder); the answer is kept for the connection. It takes some
+// microseconds for a process that was found before, and can take a tenth of a
+// second for another among thousands; it gives up after two seconds.
 //
 // Errors: ErrUnidentified when the process turns out to live in another
 // user, pid or mount namespace (such a caller is nobody, whatever UID says);
@@ -81,9 +81,9 @@ func (c Caller) Program(ctx context.Context) (Process, error) {
 			return Process{}, ErrNoProgram
 		}
 		p = *c.Parent
-	case c.search != nil:
+	case c.behind != nil && c.behind.find != nil:
 		var err error
-		if p, err = c.search.do(ctx); err != nil {
+		if p, err = c.behind.process(ctx); err != nil {
 			return Process{}, err
 		}
 	default:
@@ -93,6 +93,46 @@ func (c Caller) Program(ctx context.Context) (Process, error) {
 		return Process{}, ErrNoProgram
 	}
 	return p, nil
+}
+
+// AtHome returns nil when the caller's process lives in the namespaces of
+// this one. Of has seen to that for a Unix socket; for a TCP peer on Linux it
+// takes a search, as for Program, and a process that can't be found, because
+// it may not be looked at, is not at home: one that hides could be anywhere.
+// Where there are no namespaces it is nil.
+//
+// Errors: ErrUnidentified, with which the caller is nobody, whatever UID says;
+// the context's error when that ends first.
+func (c Caller) AtHome(ctx context.Context) error {
+	if c.behind == nil || c.behind.find == nil {
+		return nil
+	}
+	_, err := c.behind.process(ctx)
+	if errors.Is(err, ErrNoProgram) {
+		return errNotFound
+	}
+	return err
+}
+
+var errNotFound = unidentified("no process that may be looked at holds the connection")
+
+// ProgramSHA256 is the hash of the file that Program runs. Of a file of some
+// size it is kept, until the file changes (hashes); reading gives up after
+// two seconds and the next call goes on from there. On Linux it is the file
+// that runs, also where its path leads to another by now; elsewhere it is the
+// one at the path.
+//
+// Errors: those of Program; ErrNoProgram also when the file can't be read, or
+// not in that time.
+func (c Caller) ProgramSHA256(ctx context.Context) ([sha256.Size]byte, error) {
+	p, err := c.Program(ctx)
+	if err != nil {
+		return [sha256.Size]byte{}, err
+	}
+	if c.behind == nil {
+		return new(hashes).of(ctx, p)
+	}
+	return c.behind.hash(ctx, p)
 }
 
 // unidentified is ErrUnidentified with the reason, for the log.

@@ -2,89 +2,411 @@ package peer
 
 import (
 	"context"
-	"io"
-	"os"
+	"errors"
 	"slices"
 	"strconv"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// findSocketOwner finds a process that holds the socket, by looking through
-// /proc/PID/fd. The newest processes are looked at first, because a client
-// that just connected is most often one that just started.
+// Times and numbers of a finder.
+const (
+	findUsers   = 256             // whose processes are remembered
+	findRecent  = 8               // processes of a user that are remembered
+	findGuesses = 3               // descriptors at which a process's sockets were found last
+	findNewest  = 128             // numbers below the newest that are tried before all processes are
+	findSmall   = 256             // descriptors of a process that is looked through early
+	findBefore  = 16              // of a larger one, those around the last guess are: so many before it
+	findAfter   = 48              // and so many after, for the lowest free number is taken
+	findTrust   = time.Second     // for which what was seen of a living process is believed
+	findSeen    = 1 << 13         // sockets that are remembered
+	findRest    = 3               // after a search through all processes, times what it took
+	findMaxRest = time.Second / 2 // but no longer
+)
+
+// finder finds the process that holds a socket. The kernel names a socket's
+// user and inode but no process, so it takes a look through /proc/PID/fd; to
+// look at another user's takes CAP_SYS_PTRACE.
 //
-// A socket can be held by several processes (a fork, a passed descriptor);
-// the newest one is taken.
-func findSocketOwner(ctx context.Context, h *home, sock socket) (Process, error) {
+// It looks where the socket most likely is: in the processes in which this
+// user's sockets were found last, then in the newest ones (a client that
+// connects has often just started), then in all. What it passes by it
+// remembers for a second, so that a burst of connections is one search.
+// Searches are one at a time for each user, and after one through all
+// processes the user waits three times as long as it took: that bounds what
+// he can make this process spend, and nobody waits for another user.
+//
+// A socket can be held by several processes (a fork, a passed descriptor): the
+// one that was found before, else the newest one is taken.
+type finder struct {
+	home *home
+
+	mu    sync.Mutex // guards users
+	users map[uint32]*owner
+}
+
+// owner is what is remembered of one user's processes.
+type owner struct {
+	uid  uint32
+	turn chan struct{} // of one place: held while what follows is used
+
+	names  []byte   // a buffer for names of descriptors
+	gone   bool     // nothing is remembered any more
+	recent []*known // last found first
+	seen   map[uint32]sighting
+	began  time.Time // of the last search through all processes that came to its end
+	rest   time.Time // until when no other begins
+}
+
+// known is a process that was found.
+type known struct {
+	Process
+	pidfd   int       // -1 where the kernel has none
+	home    time.Time // when its namespaces were compared
+	guesses []int     // descriptors
+	size    int       // how many it had
+}
+
+// sighting is where a socket was seen in passing.
+type sighting struct {
+	pid, fd int
+	at      time.Time
+}
+
+func (f *finder) close() {
+	f.mu.Lock()
+	users := f.users
+	f.users = nil
+	f.mu.Unlock()
+	for _, u := range users {
+		u.forget()
+	}
+}
+
+// forget closes what u holds, once nobody uses it.
+func (u *owner) forget() {
+	u.turn <- struct{}{}
+	for _, k := range u.recent {
+		k.close()
+	}
+	u.gone, u.recent, u.seen = true, nil, nil
+	<-u.turn
+}
+
+func (f *finder) user(uid uint32) *owner {
+	f.mu.Lock()
+	u := f.users[uid]
+	var old []*owner
+	if u == nil {
+		if len(f.users) >= findUsers {
+			for _, o := range f.users {
+				old = append(old, o)
+			}
+			clear(f.users)
+		}
+		if f.users == nil {
+			f.users = map[uint32]*owner{}
+		}
+		u = &owner{uid: uid, turn: make(chan struct{}, 1)}
+		f.users[uid] = u
+	}
+	f.mu.Unlock()
+	for _, o := range old {
+		o.forget()
+	}
+	return u
+}
+
+// find returns the process that holds the socket. Errors: ErrUnidentified
+// when it lives in other namespaces; ErrNoProgram when none is found; the
+// context's error when that ends first.
+func (f *finder) find(ctx context.Context, sock socket) (Process, error) {
+	u := f.user(sock.uid)
+	asked := time.Now()
+	for {
+		select {
+		case u.turn <- struct{}{}:
+		case <-ctx.Done():
+			return Process{}, ctx.Err()
+		}
+		p, err := u.look(ctx, f.home, sock.inode, asked)
+		rest := time.Until(u.rest)
+		<-u.turn
+		if err != errRest {
+			return p, err
+		}
+		t := time.NewTimer(rest)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return Process{}, ctx.Err()
+		}
+	}
+}
+
+var (
+	errRest   = errors.New("a search through all processes has to wait")
+	errAbsent = errors.New("it does not hold the socket")
+)
+
+// look is one attempt of find. u.turn is held. errRest means that it is worth
+// another one after u.rest.
+func (u *owner) look(ctx context.Context, h *home, inode uint32, asked time.Time) (Process, error) {
+	if err := ctx.Err(); err != nil {
+		return Process{}, err
+	}
+	want := "socket:[" + strconv.FormatUint(uint64(inode), 10) + "]"
+	now := time.Now()
+	if s, ok := u.seen[inode]; ok && now.Sub(s.at) < findTrust {
+		if p, err := u.take(h, s.pid, s.fd, want); err != errAbsent {
+			return p, err
+		}
+	}
+	for _, k := range slices.Clone(u.recent) {
+		for _, fd := range k.guesses {
+			if linkIs(k.PID, fd, want) {
+				if p, err := u.again(h, k, fd); err != errAbsent {
+					return p, err
+				}
+			}
+		}
+	}
+	for _, k := range slices.Clone(u.recent) {
+		look := u.around
+		if k.size <= findSmall {
+			look = u.through
+		}
+		if p, err := look(h, k.PID, inode, want); err != errAbsent {
+			return p, err
+		}
+	}
+	newest := newestPID()
+	for pid := newest; pid > 0 && pid > newest-findNewest; pid-- {
+		if !isProcess(pid) {
+			continue
+		}
+		if uid, ok := ownerOf(pid); ok && uid == u.uid {
+			if p, err := u.through(h, pid, inode, want); err != errAbsent {
+				return p, err
+			}
+		}
+	}
+	switch {
+	case u.began.After(asked): // it was looked for everywhere, by another call
+		return Process{}, ErrNoProgram
+	case time.Now().Before(u.rest):
+		return Process{}, errRest
+	}
+	return u.everywhere(ctx, h, inode, want)
+}
+
+// everywhere looks through all processes, first those of the user.
+func (u *owner) everywhere(ctx context.Context, h *home, inode uint32, want string) (Process, error) {
+	began := time.Now()
+	defer func() { u.rest = time.Now().Add(min(findRest*time.Since(began), findMaxRest)) }()
 	pids, err := processes()
 	if err != nil {
 		return Process{}, ErrNoProgram
 	}
-	want := "socket:[" + strconv.FormatUint(uint64(sock.inode), 10) + "]"
+	var others []int // a process that changed its user keeps its sockets
 	for _, pid := range pids {
 		if err := ctx.Err(); err != nil {
 			return Process{}, err
 		}
-		before, err := readStat(pid)
-		if err != nil || !holds(pid, want) {
+		if uid, ok := ownerOf(pid); !ok {
+			continue
+		} else if uid != u.uid {
+			others = append(others, pid)
 			continue
 		}
-		if err := h.same(pid); err != nil {
+		if p, err := u.through(h, pid, inode, want); err != errAbsent {
+			return p, err
+		}
+	}
+	for _, pid := range others {
+		if err := ctx.Err(); err != nil {
 			return Process{}, err
 		}
-		p := Process{PID: pid, Start: before.start, Exe: exe(pid)}
-		// The PID was one and the same process all the time, and still
-		// has the socket.
-		if after, err := readStat(pid); err != nil || after.start != before.start || !holds(pid, want) {
-			continue
+		if p, err := u.through(h, pid, inode, want); err != errAbsent {
+			return p, err
 		}
-		return p, nil
 	}
+	u.began = began
 	return Process{}, ErrNoProgram
 }
 
-// processes lists the PIDs, highest first.
-func processes() ([]int, error) {
-	d, err := os.Open("/proc")
-	if err != nil {
-		return nil, err
+// around looks at a known process's descriptors around the one that was
+// found last.
+func (u *owner) around(h *home, pid int, inode uint32, want string) (Process, error) {
+	k := u.known(pid)
+	if k == nil || len(k.guesses) == 0 {
+		return Process{}, errAbsent
 	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil && err != io.EOF {
-		return nil, err
-	}
-	pids := make([]int, 0, len(names))
-	for _, name := range names {
-		if pid, err := strconv.Atoi(name); err == nil {
-			pids = append(pids, pid)
+	now := time.Now()
+	last := k.guesses[0]
+	for fd := max(last-findBefore, 0); fd <= last+findAfter; fd++ {
+		if at, ok := socketAt(unix.AT_FDCWD, fdPath(pid, fd)); ok && at == inode {
+			if p, err := u.take(h, pid, fd, want); err != errAbsent {
+				return p, err
+			}
+		} else if ok {
+			u.note(at, sighting{pid: pid, fd: fd, at: now})
 		}
 	}
-	slices.SortFunc(pids, func(a, b int) int { return b - a })
-	return pids, nil
+	return Process{}, errAbsent
 }
 
-// holds reports whether one of the process's descriptors is want. A process
-// that may not be looked at holds nothing.
-func holds(pid int, want string) bool {
-	dir := procPath(pid, "fd")
-	d, err := os.Open(dir)
+// through looks through a process's descriptors for the socket.
+func (u *owner) through(h *home, pid int, inode uint32, want string) (Process, error) {
+	dir, err := unix.Open(procPath(pid, "fd"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false
+		return Process{}, errAbsent
 	}
-	defer d.Close()
-	var buf [64]byte
-	for {
-		names, err := d.Readdirnames(256)
-		for _, name := range names {
-			n, err := unix.Readlink(dir+"/"+name, buf[:])
-			if err == nil && string(buf[:n]) == want {
-				return true
+	defer unix.Close(dir)
+	if u.names == nil {
+		u.names = make([]byte, 32<<10)
+	}
+	now := time.Now()
+	found, passed := -1, 0
+	for found < 0 || passed < findSmall {
+		n, err := ignoringEINTR(func() (int, error) { return unix.Getdents(dir, u.names) })
+		if n <= 0 || err != nil {
+			break
+		}
+		for name := range dirNames(u.names[:n]) {
+			fd, ok := decimal(name)
+			if !ok {
+				continue // . and ..
+			}
+			passed++
+			at, ok := socketAt(dir, string(name))
+			switch {
+			case !ok:
+			case at == inode:
+				found = fd
+			default:
+				u.note(at, sighting{pid: pid, fd: fd, at: now})
 			}
 		}
+	}
+	if found < 0 {
+		return Process{}, errAbsent
+	}
+	p, err := u.take(h, pid, found, want)
+	if k := u.known(pid); k != nil {
+		k.size = passed
+	}
+	return p, err
+}
+
+// note remembers where a socket was seen in passing: the first place of the
+// last second, which is the newest process.
+func (u *owner) note(inode uint32, s sighting) {
+	if old, ok := u.seen[inode]; ok && s.at.Sub(old.at) < findTrust && old.pid != s.pid {
+		return
+	}
+	if u.seen == nil || len(u.seen) >= findSeen {
+		u.seen = map[uint32]sighting{}
+	}
+	u.seen[inode] = s
+}
+
+// take makes sure that pid, which was seen to hold the socket as its
+// descriptor fd, is one process that holds it now, and returns it. errAbsent
+// when that is not so.
+func (u *owner) take(h *home, pid, fd int, want string) (Process, error) {
+	k := u.known(pid)
+	if k != nil && !k.alive() { // the number is another's by now
+		u.recent = slices.DeleteFunc(u.recent, func(o *known) bool { return o == k })
+		k.close()
+		k = nil
+	}
+	if k == nil {
+		s, err := readStat(pid)
 		if err != nil {
-			return false
+			return Process{}, errAbsent
+		}
+		// A pidfd is the process that has the number now: the one that was
+		// looked at if its start time is the same afterwards.
+		k = &known{Process: Process{PID: pid, Start: s.start}, pidfd: -1, size: findSmall}
+		if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
+			k.pidfd = pidfd
+		}
+		if s, err := readStat(pid); err != nil || s.start != k.Start {
+			k.close()
+			return Process{}, errAbsent
 		}
 	}
+	if !linkIs(pid, fd, want) {
+		if u.known(pid) == nil {
+			k.close()
+		}
+		return Process{}, errAbsent
+	}
+	return u.again(h, k, fd)
+}
+
+// again returns a process that was just seen to hold the socket as its
+// descriptor fd, with what may have changed of it. errAbsent when it has
+// ended: then what was seen may have been another's.
+func (u *owner) again(h *home, k *known, fd int) (Process, error) {
+	p := k.Process
+	p.Exe = exe(k.PID)
+	var foreign error
+	if now := time.Now(); now.Sub(k.home) >= findTrust {
+		if foreign = h.same(k.PID); foreign == nil {
+			k.home = now
+		}
+	}
+	u.recent = slices.DeleteFunc(u.recent, func(o *known) bool { return o == k })
+	switch {
+	case !k.alive():
+		k.close()
+		return Process{}, errAbsent
+	case foreign != nil:
+		k.close()
+		return Process{}, foreign
+	case u.gone:
+		k.close()
+		return p, nil
+	}
+	if i := slices.Index(k.guesses, fd); i >= 0 {
+		k.guesses = slices.Delete(k.guesses, i, i+1)
+	}
+	k.guesses = slices.Insert(k.guesses, 0, fd)
+	k.guesses = k.guesses[:min(len(k.guesses), findGuesses)]
+	u.recent = slices.Insert(u.recent, 0, k)
+	if len(u.recent) > findRecent {
+		u.recent[findRecent].close()
+		u.recent = u.recent[:findRecent]
+	}
+	return p, nil
+}
+
+func (u *owner) known(pid int) *known {
+	for _, k := range u.recent {
+		if k.PID == pid {
+			return k
+		}
+	}
+	return nil
+}
+
+func (k *known) close() {
+	if k.pidfd >= 0 {
+		_ = unix.Close(k.pidfd)
+	}
+}
+
+// alive reports whether the process still runs under its number.
+func (k *known) alive() bool {
+	if k.pidfd >= 0 {
+		ended, err := hasEnded(k.pidfd)
+		return err == nil && !ended
+	}
+	s, err := readStat(k.PID)
+	return err == nil && s.start == k.Start
 }

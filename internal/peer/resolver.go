@@ -1,18 +1,17 @@
 package peer
 
 import (
-	"context"
 	"net"
 	"net/netip"
-	"sync"
-	"time"
 )
 
 // Resolver tells who is at the other end of connections. It keeps what makes
-// that cheap (on Linux one netlink connection); the zero value is not usable,
-// NewResolver opens nothing. It is safe for concurrent use.
+// that cheap: on Linux one netlink connection, and which processes it found
+// last. The zero value is not usable, NewResolver opens nothing. It is safe
+// for concurrent use.
 type Resolver struct {
-	sys system // per operating system
+	sys   system // per operating system
+	files hashes
 }
 
 // NewResolver returns a Resolver. Close it at the end.
@@ -30,10 +29,23 @@ func (r *Resolver) Close() error { return r.sys.close() }
 // looked at: another user's process, unless this one has CAP_SYS_PTRACE. The
 // error's text has the reason, for the log.
 //
-// The namespaces of a TCP peer are looked at by Caller.Program alone, because
-// that has to find its process first: a container that shares this machine's
-// network is, to Of, the user as whom it runs.
+// The namespaces of a TCP peer are looked at by Caller.AtHome, because that
+// has to find its process first: a container that shares this machine's
+// network is, to Of, the user as whom it runs. Whoever lets a caller in must
+// ask AtHome too (package access does).
 func (r *Resolver) Of(c net.Conn) (Caller, error) {
+	caller, err := r.of(c)
+	if err != nil {
+		return Caller{}, err
+	}
+	if caller.behind == nil {
+		caller.behind = &behind{}
+	}
+	caller.behind.files = &r.files
+	return caller, nil
+}
+
+func (r *Resolver) of(c net.Conn) (Caller, error) {
 	for {
 		switch conn := c.(type) {
 		case *net.UnixConn:
@@ -67,34 +79,4 @@ func addrPort(a net.Addr) (netip.AddrPort, bool) {
 	}
 	ap := t.AddrPort()
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), ap.IsValid() && ap.Port() != 0
-}
-
-// searchTimeout bounds one search for a program. It waits for nobody; this
-// is for a machine with very many processes.
-const searchTimeout = 2 * time.Second
-
-// search is a look-up that is made at most once, when it is first wanted.
-type search struct {
-	find func(context.Context) (Process, error)
-
-	mu   sync.Mutex // guards what follows, and lets one caller search at a time
-	done bool
-	p    Process
-	err  error
-}
-
-func (s *search) do(ctx context.Context) (Process, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.done {
-		return s.p, s.err
-	}
-	ctx, cancel := context.WithTimeout(ctx, searchTimeout)
-	defer cancel()
-	p, err := s.find(ctx)
-	if err != nil && ctx.Err() != nil { // not the kernel's answer: the next caller searches again
-		return Process{}, ctx.Err()
-	}
-	s.done, s.p, s.err = true, p, err
-	return p, err
 }

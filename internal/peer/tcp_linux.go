@@ -47,11 +47,8 @@ func (s system) ofTCP(c *net.TCPConn) (Caller, error) {
 	if err != nil {
 		return Caller{}, err
 	}
-	caller := Caller{UID: uid, Via: ViaTCP}
-	caller.search = &search{find: func(ctx context.Context) (Process, error) {
-		return findSocketOwner(ctx, s.home, sock)
-	}}
-	return caller, nil
+	find := func(ctx context.Context) (Process, error) { return s.finder.find(ctx, sock) }
+	return Caller{UID: uid, Via: ViaTCP, behind: &behind{find: find}}, nil
 }
 
 // socket is what inet_diag tells of one.

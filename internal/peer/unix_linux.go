@@ -10,15 +10,20 @@ import (
 
 // system is the part of a Resolver that is particular to the operating system.
 type system struct {
-	home *home
-	diag *diag
+	home   *home
+	diag   *diag
+	finder *finder
 }
 
 func newSystem() system {
-	return system{home: &home{}, diag: &diag{}}
+	h := &home{}
+	return system{home: h, diag: &diag{}, finder: &finder{home: h}}
 }
 
-func (s system) close() error { return s.diag.close() }
+func (s system) close() error {
+	s.finder.close()
+	return s.diag.close()
+}
 
 func (s system) ofOther(c net.Conn) (Caller, error) {
 	return Caller{}, unidentified("a connection of type %T", c)

@@ -43,36 +43,99 @@ type fileSettings[P any] struct {
 		Level  string `toml:"level"`
 		Format string `toml:"format"`
 	} `toml:"log"`
+	Audit struct {
+		Enabled *bool `toml:"enabled"`
+		MaxSize any   `toml:"max_size"`
+		Keep    *int  `toml:"keep"`
+	} `toml:"audit"`
+	Metrics struct {
+		Listen string `toml:"listen"`
+	} `toml:"metrics"`
 	Endpoint []fileEndpoint `toml:"endpoint"`
 }
 
 type fileEndpoint struct {
-	Kind              string   `toml:"kind"`
-	Listen            string   `toml:"listen"`
-	Profile           string   `toml:"profile"`
-	Hosts             []string `toml:"hosts"`
-	IMDSv1            bool     `toml:"imdsv1"`
-	AllowUsers        []string `toml:"allow_users"`
-	AllowPrograms     []string `toml:"allow_programs"`
-	AllowUnidentified bool     `toml:"allow_unidentified"`
+	Kind              string             `toml:"kind"`
+	Listen            string             `toml:"listen"`
+	Profile           string             `toml:"profile"`
+	Hosts             []string           `toml:"hosts"`
+	IMDSv1            bool               `toml:"imdsv1"`
+	AllowUsers        []string           `toml:"allow_users"`
+	AllowGroups       []string           `toml:"allow_groups"`
+	AllowPrograms     []any              `toml:"allow_programs"`
+	AllowUnidentified bool               `toml:"allow_unidentified"`
+	User              []fileEndpointUser `toml:"user"`
+	Policy            string             `toml:"policy"`
+	PolicyARNs        []string           `toml:"policy_arns"`
+	Metadata          *fileMetadata      `toml:"metadata"`
+}
+
+type fileEndpointUser struct {
+	User    string `toml:"user"`
+	Profile string `toml:"profile"`
+}
+
+type fileMetadata struct {
+	InstanceID     string            `toml:"instance_id"`
+	ImageID        string            `toml:"ami_id"`
+	InstanceType   string            `toml:"instance_type"`
+	Hostname       string            `toml:"hostname"`
+	LocalIPv4      string            `toml:"local_ipv4"`
+	IPv6           string            `toml:"ipv6"`
+	PublicIPv4     string            `toml:"public_ipv4"`
+	PublicHostname string            `toml:"public_hostname"`
+	MAC            string            `toml:"mac"`
+	Region         string            `toml:"region"`
+	Zone           string            `toml:"availability_zone"`
+	ZoneID         string            `toml:"availability_zone_id"`
+	AccountID      string            `toml:"account_id"`
+	Partition      string            `toml:"partition"`
+	VPCID          string            `toml:"vpc_id"`
+	SubnetID       string            `toml:"subnet_id"`
+	ReservationID  string            `toml:"reservation_id"`
+	SecurityGroups []string          `toml:"security_groups"`
+	Tags           map[string]string `toml:"tags"`
+	UserDataFile   string            `toml:"user_data_file"`
 }
 
 type fileProfileRule struct {
-	Name          string   `toml:"name"`
-	AllowUsers    []string `toml:"allow_users"`
-	AllowPrograms []string `toml:"allow_programs"`
+	Name              string   `toml:"name"`
+	AllowUsers        []string `toml:"allow_users"`
+	AllowGroups       []string `toml:"allow_groups"`
+	AllowPrograms     []any    `toml:"allow_programs"`
+	Protected         bool     `toml:"protected"`
+	SessionPolicy     string   `toml:"session_policy"`
+	SessionPolicyARNs []string `toml:"session_policy_arns"`
 }
 
 // readSettings is fileSettings with its two forms made one.
 type readSettings struct {
 	fileSettings[any]
 	profile string
-	rules   []ProfileRule
+	rules   []fileProfileRule
+	path    string
+	text    []byte // of the file, for places
+}
+
+// bad is an error of the setting with this key.
+func (r *readSettings) bad(key, help, format string, args ...any) *Error {
+	e := &Error{File: r.path, Message: fmt.Sprintf(format, args...), Help: help}
+	lines := linesOf(r.text) // read when it is needed: mostly nothing is wrong
+	for key != "" && e.Line == 0 {
+		e.Line = lines[key]
+		// Where a key is missing the table that lacks it is the place.
+		if cut := strings.LastIndexAny(key, ".["); cut >= 0 {
+			key = key[:cut]
+		} else {
+			key = ""
+		}
+	}
+	return e
 }
 
 // readFile reads config.toml; a missing one is no error.
 func readFile(path string) (readSettings, bool, error) {
-	var r readSettings
+	r := readSettings{path: path}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return r, false, nil
@@ -91,13 +154,7 @@ func readFile(path string) (readSettings, bool, error) {
 		if err := strict(path, b, &f); err != nil {
 			return r, false, err
 		}
-		r.fileSettings = common(f)
-		for _, rule := range f.Profile {
-			if rule.Name == "" {
-				return r, false, &Error{File: path, Message: "a [[profile]] has no name"}
-			}
-			r.rules = append(r.rules, ProfileRule(rule))
-		}
+		r.fileSettings, r.rules = common(f), f.Profile
 	} else {
 		var f fileSettings[string]
 		if err := strict(path, b, &f); err != nil {
@@ -109,24 +166,15 @@ func readFile(path string) (readSettings, bool, error) {
 	if r.DefaultProfile != "" {
 		r.profile = r.DefaultProfile
 	}
-	for _, e := range r.Endpoint {
-		if e.Kind != "imds" && e.Kind != "container" {
-			return r, false, &Error{File: path, Message: fmt.Sprintf("an [[endpoint]] has the kind %q", e.Kind), Help: `kind = "imds" or kind = "container"`}
-		}
-		if e.Listen == "" {
-			return r, false, &Error{File: path, Message: "an [[endpoint]] has no listen address"}
-		}
-		if e.Kind == "container" && (e.Profile != "" || e.IMDSv1) {
-			return r, false, &Error{File: path, Message: "a container endpoint takes neither profile nor imdsv1: grants open it"}
-		}
-	}
+	r.text = b
 	return r, true, nil
 }
 
 func common[P any](f fileSettings[P]) fileSettings[any] {
 	return fileSettings[any]{DataDir: f.DataDir, Socket: f.Socket, DefaultProfile: f.DefaultProfile, ProfilesFile: f.ProfilesFile,
 		Interactive: f.Interactive, SignInTimeout: f.SignInTimeout, ProcessTimeout: f.ProcessTimeout, IdleExit: f.IdleExit,
-		ShareSSOCache: f.ShareSSOCache, AWS: f.AWS, Keystore: f.Keystore, Console: f.Console, Browser: f.Browser, Log: f.Log, Endpoint: f.Endpoint}
+		ShareSSOCache: f.ShareSSOCache, AWS: f.AWS, Keystore: f.Keystore, Console: f.Console, Browser: f.Browser, Log: f.Log,
+		Audit: f.Audit, Metrics: f.Metrics, Endpoint: f.Endpoint}
 }
 
 func strict(path string, b []byte, to any) error {

@@ -5,11 +5,10 @@
 package settings
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"runtime"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 )
@@ -49,30 +48,94 @@ type Settings struct {
 	ShareSSOCache   bool
 	BrowserHeadless bool
 	BrowserArgs     []string
+	Audit           Audit
+	Metrics         string // "unix:/path", a loopback address:port, or "" for none
 
 	passphrase string
+	file       readSettings // for the places of what turns out to be wrong later
 }
 
 // RevealPassphrase is KEYFOB_PASSPHRASE, "" if unset.
 func (s *Settings) RevealPassphrase() string { return s.passphrase }
 
+// Bad is an *Error about the value of a setting, by its key in config.toml
+// ("endpoint[0].policy"; a Key method gives the first part): for whoever
+// finds out later that it can't be used. An empty key is a setting that did
+// not come from the file.
+func (s *Settings) Bad(key, help, format string, args ...any) *Error {
+	if key == "" || !s.ConfigFound {
+		return &Error{Message: "cannot use the settings: " + fmt.Sprintf(format, args...), Help: help}
+	}
+	return s.file.bad(key, help, format, args...)
+}
+
 // Endpoint is one listener.
 type Endpoint struct {
 	Kind              string // imds or container
-	Listen            string // address:port
+	Listen            string // address:port, an address in its shortest form
 	Profile           string
 	Hosts             []string
 	IMDSv1            bool
-	AllowUsers        []string
-	AllowPrograms     []string
+	AllowUsers        []string // nil where the setting is not there
+	AllowGroups       []string
+	AllowPrograms     []Program // nil where the setting is not there
 	AllowUnidentified bool
+	Users             []EndpointUser
+	Policy            string // absolute path of a file, "" for none
+	PolicyARNs        []string
+	Metadata          Metadata
+
+	key string
+}
+
+// Key is the endpoint's place in config.toml, "" where it came by a flag or
+// the environment.
+func (e *Endpoint) Key() string { return e.key }
+
+// Program is one program of allow_programs.
+type Program struct {
+	Path   string // absolute
+	SHA256 string // of its content in hex, "" for any
+}
+
+// EndpointUser gives one user another profile than the endpoint's.
+type EndpointUser struct{ User, Profile string }
+
+// Metadata is what an endpoint tells about "the instance" instead of what it
+// would find out or make up; empty fields are left to it.
+type Metadata struct {
+	InstanceID, ImageID, InstanceType string
+	Hostname, LocalIPv4, IPv6         string
+	PublicIPv4, PublicHostname, MAC   string
+	Region, Zone, ZoneID              string
+	AccountID, Partition              string
+	VPCID, SubnetID, ReservationID    string
+	SecurityGroups                    []string
+	Tags                              map[string]string
+	UserDataFile                      string // absolute path, "" for none
 }
 
 // ProfileRule holds for the profiles whose name matches.
 type ProfileRule struct {
-	Name          string // a glob
-	AllowUsers    []string
-	AllowPrograms []string
+	Name              string   // a glob
+	AllowUsers        []string // nil where the setting is not there
+	AllowGroups       []string
+	AllowPrograms     []Program // nil where the setting is not there
+	Protected         bool
+	SessionPolicy     string // absolute path of a file, "" for none
+	SessionPolicyARNs []string
+
+	key string
+}
+
+// Key is the rule's place in config.toml.
+func (r *ProfileRule) Key() string { return r.key }
+
+// Audit is how the audit log is kept.
+type Audit struct {
+	Off     bool
+	MaxSize int64 // of one file, in bytes; 0 for the usual
+	Keep    int   // files besides the one that is written; 0 for the usual
 }
 
 // Error is a setting that can't be used, with the place where it stands.
@@ -128,60 +191,60 @@ func load(f Flags, getenv func(string) string, withFile bool) (*Settings, error)
 		}
 	}
 
-	path := func(values ...string) string {
-		if v := first(values...); v != "" {
-			return abs(v, dirs.home)
-		}
-		return ""
-	}
-	s.DataDir = path(f.DataDir, env("KEYFOB_DATA_DIR"), file.DataDir, dirs.data)
-	s.ProfilesFile = path(f.ProfilesFile, env("KEYFOB_PROFILES_FILE"), file.ProfilesFile, filepath.Join(dirs.config, "profiles"))
-	s.AWSConfigFile = path(env("AWS_CONFIG_FILE"), file.AWS.ConfigFile, filepath.Join(dirs.home, ".aws", "config"))
-	s.AWSCredentials = path(env("AWS_SHARED_CREDENTIALS_FILE"), file.AWS.CredentialsFile, filepath.Join(dirs.home, ".aws", "credentials"))
-	s.PassphraseFile = path(f.PassphraseFile, env("KEYFOB_PASSPHRASE_FILE"), file.Keystore.PassphraseFile)
-	if err := s.chooseSocket(first(f.Socket, env("KEYFOB_SOCKET"), file.Socket), dirs); err != nil {
+	s.file = file
+	d := decider{file: &file, env: env, home: dirs.home}
+	s.DataDir = d.path(f.DataDir, "KEYFOB_DATA_DIR", file.DataDir, dirs.data)
+	s.ProfilesFile = d.path(f.ProfilesFile, "KEYFOB_PROFILES_FILE", file.ProfilesFile, filepath.Join(dirs.config, "profiles"))
+	s.AWSConfigFile = d.path("", "AWS_CONFIG_FILE", file.AWS.ConfigFile, filepath.Join(dirs.home, ".aws", "config"))
+	s.AWSCredentials = d.path("", "AWS_SHARED_CREDENTIALS_FILE", file.AWS.CredentialsFile, filepath.Join(dirs.home, ".aws", "credentials"))
+	s.PassphraseFile = d.path(f.PassphraseFile, "KEYFOB_PASSPHRASE_FILE", file.Keystore.PassphraseFile, "")
+	if err := s.chooseSocket(d.path(f.Socket, "KEYFOB_SOCKET", file.Socket, ""), dirs); err != nil {
 		return nil, err
 	}
 	s.Profile, s.ProfileFrom = chooseProfile(f.Profile, env, file.profile, s.ConfigFile)
 
-	s.Keystore = first(f.Keystore, env("KEYFOB_KEYSTORE"), file.Keystore.Backend, "auto")
-	s.Interactive = first(f.Interactive, env("KEYFOB_INTERACTIVE"), file.Interactive, "auto")
-	s.LogLevel = first(f.LogLevel, env("KEYFOB_LOG_LEVEL"), file.Log.Level, "info")
-	s.LogFormat = first(f.LogFormat, env("KEYFOB_LOG_FORMAT"), file.Log.Format)
 	for _, c := range []struct {
-		what, value string
-		allowed     []string
+		flag, flagValue, env, key, inFile, def string
+		allowed                                []string
+		to                                     *string
 	}{
-		{"keystore", s.Keystore, Backends},
-		{"interactive", s.Interactive, []string{"auto", "never", "always"}},
-		{"log level", s.LogLevel, []string{"trace", "debug", "info", "warn", "warning", "error"}},
-		{"log format", s.LogFormat, []string{"", "text", "json"}},
+		{"--keystore", f.Keystore, "KEYFOB_KEYSTORE", "keystore.backend", file.Keystore.Backend, "auto", Backends, &s.Keystore},
+		{"--interactive", f.Interactive, "KEYFOB_INTERACTIVE", "interactive", file.Interactive, "auto", []string{"auto", "never", "always"}, &s.Interactive},
+		{"--log-level", f.LogLevel, "KEYFOB_LOG_LEVEL", "log.level", file.Log.Level, "info", []string{"trace", "debug", "info", "warn", "warning", "error"}, &s.LogLevel},
+		{"--log-format", f.LogFormat, "KEYFOB_LOG_FORMAT", "log.format", file.Log.Format, "", []string{"", "text", "json"}, &s.LogFormat},
 	} {
-		if !contains(c.allowed, c.value) {
-			return nil, &Error{Message: fmt.Sprintf("cannot use %s %q", c.what, c.value),
-				Help: "one of " + strings.TrimPrefix(strings.Join(c.allowed, ", "), ", ")}
+		var from place
+		*c.to, from = d.choose(place{flag: c.flag}, c.flagValue, c.env, c.key, c.inFile, c.def)
+		if !slices.Contains(c.allowed, *c.to) {
+			return nil, d.bad(from, "one of "+strings.TrimPrefix(strings.Join(c.allowed, ", "), ", "), *c.to)
 		}
 	}
-	for _, d := range []struct {
-		name, value string
-		def         time.Duration
-		to          *time.Duration
+	for _, c := range []struct {
+		env, key, inFile string
+		def              time.Duration
+		to               *time.Duration
 	}{
-		{"signin_timeout", first(env("KEYFOB_SIGNIN_TIMEOUT"), file.SignInTimeout), 10 * time.Minute, &s.SignInTimeout},
-		{"process_timeout", first(env("KEYFOB_PROCESS_TIMEOUT"), file.ProcessTimeout), time.Minute, &s.ProcessTimeout},
-		{"idle_exit", first(env("KEYFOB_IDLE_EXIT"), file.IdleExit), 12 * time.Hour, &s.IdleExit},
+		{"KEYFOB_SIGNIN_TIMEOUT", "signin_timeout", file.SignInTimeout, 10 * time.Minute, &s.SignInTimeout},
+		{"KEYFOB_PROCESS_TIMEOUT", "process_timeout", file.ProcessTimeout, time.Minute, &s.ProcessTimeout},
+		{"KEYFOB_IDLE_EXIT", "idle_exit", file.IdleExit, 12 * time.Hour, &s.IdleExit},
 	} {
-		*d.to = d.def
-		if d.value == "" {
+		value, from := d.choose(place{}, "", c.env, c.key, c.inFile, "")
+		if *c.to = c.def; value == "" {
 			continue
 		}
-		v, err := time.ParseDuration(d.value)
+		v, err := time.ParseDuration(value)
 		if err != nil || v <= 0 {
-			return nil, &Error{Message: fmt.Sprintf("cannot use %s %q", d.name, d.value), Help: "a duration such as 90s, 10m or 12h"}
+			return nil, d.bad(from, "a duration such as 90s, 10m or 12h", value)
 		}
-		*d.to = v
+		*c.to = v
 	}
-	s.FederationURL = first(env("KEYFOB_FEDERATION_ENDPOINT"), file.Console.FederationEndpoint)
+	var from place
+	if s.FederationURL, from = d.choose(place{}, "", "KEYFOB_FEDERATION_ENDPOINT", "console.federation_endpoint", file.Console.FederationEndpoint, ""); s.FederationURL != "" {
+		_, rest, ok := strings.Cut(s.FederationURL, "://")
+		if host, _, _ := strings.Cut(rest, "/"); !ok || host == "" || !strings.HasPrefix(s.FederationURL, "http") || strings.ContainsAny(s.FederationURL, " \t#?") {
+			return nil, d.bad(from, "a full URL, such as https://signin.aws.amazon.com/federation", s.FederationURL)
+		}
+	}
 	s.ShareSSOCache = file.ShareSSOCache
 	s.BrowserHeadless = file.Browser.Headless
 	if v := env("KEYFOB_BROWSER_HEADLESS"); v != "" {
@@ -191,71 +254,75 @@ func load(f Flags, getenv func(string) string, withFile bool) (*Settings, error)
 	if v := env("KEYFOB_BROWSER_ARGS"); v != "" {
 		s.BrowserArgs = strings.Fields(v)
 	}
-	s.ProfileRules = file.rules
-	if err := s.chooseEndpoints(f, env, file.Endpoint); err != nil {
-		return nil, err
+	for _, choose := range []func() error{
+		func() error { return s.chooseEndpoints(f, env, &d) },
+		func() error { return s.chooseRules(&d) },
+		func() error { return s.chooseAudit(&d) },
+		func() error { return s.chooseMetrics(&d) },
+	} {
+		if err := choose(); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }
 
+// place is where a setting was taken from: one of the three.
+type place struct{ flag, env, key string }
+
+// decider chooses values by precedence, and words what can't be used.
+type decider struct {
+	file *readSettings
+	env  func(string) string
+	home string
+}
+
+// choose returns the value that wins, and where it stands.
+func (d *decider) choose(flag place, flagValue, envName, key, inFile, def string) (string, place) {
+	switch {
+	case flagValue != "":
+		return flagValue, flag
+	case envName != "" && d.env(envName) != "":
+		return d.env(envName), place{env: envName}
+	case inFile != "":
+		return inFile, place{key: key}
+	}
+	return def, place{}
+}
+
+func (d *decider) bad(from place, help, value string) *Error {
+	switch {
+	case from.key != "":
+		return d.file.bad(from.key, help, "%s is %q", from.key, value)
+	case from.env != "":
+		return &Error{Message: fmt.Sprintf("cannot use %s=%q", from.env, value), Help: help}
+	}
+	return &Error{Message: fmt.Sprintf("cannot use %s %q", from.flag, value), Help: help}
+}
+
+// path decides a path. One by flag or variable is relative to the current
+// directory, one of the file to the file's.
+func (d *decider) path(flag, envName, inFile, def string) string {
+	v, from := d.choose(place{}, flag, envName, "file", inFile, def)
+	switch {
+	case v == "":
+		return ""
+	case from.key != "":
+		return d.filePath(v)
+	}
+	return abs(v, d.home)
+}
+
+// filePath is a path of config.toml.
+func (d *decider) filePath(v string) string {
+	if !filepath.IsAbs(v) && v != "~" && !strings.HasPrefix(v, "~/") && !strings.HasPrefix(v, `\\`) {
+		v = filepath.Join(filepath.Dir(d.file.path), v)
+	}
+	return abs(v, d.home)
+}
+
 // Backends are the names that the setting keystore takes.
 var Backends = []string{"auto", "keychain", "wincred", "secret-service", "kwallet", "keyctl", "pass", "passphrase"}
-
-// chooseEndpoints: an address by flag or environment is one endpoint of its
-// kind for the default profile, in place of the file's of that kind.
-func (s *Settings) chooseEndpoints(f Flags, env func(string) string, fromFile []fileEndpoint) error {
-	given := map[string]string{
-		"imds":      first(f.IMDS, env("KEYFOB_IMDS")),
-		"container": first(f.Container, env("KEYFOB_CONTAINER")),
-	}
-	for _, kind := range []string{"imds", "container"} {
-		if given[kind] != "" {
-			e := Endpoint{Kind: kind, Listen: given[kind]}
-			if kind == "imds" {
-				e.Profile = s.Profile
-			}
-			s.Endpoints = append(s.Endpoints, e)
-			continue
-		}
-		for _, fe := range fromFile {
-			if fe.Kind == kind {
-				s.Endpoints = append(s.Endpoints, Endpoint(fe))
-			}
-		}
-	}
-	seen := map[string]bool{}
-	for i := range s.Endpoints {
-		e := &s.Endpoints[i]
-		if _, err := splitListen(e.Listen); err != nil {
-			return &Error{Message: fmt.Sprintf("cannot listen on %q: %v", e.Listen, err), Help: "an address and a port, such as 127.0.0.1:9911"}
-		}
-		if e.Kind == "imds" && e.Profile == "" {
-			e.Profile = s.Profile
-		}
-		if seen[e.Listen] && !strings.HasSuffix(e.Listen, ":0") {
-			return &Error{Message: fmt.Sprintf("cannot listen on %s twice", e.Listen)}
-		}
-		seen[e.Listen] = true
-	}
-	return nil
-}
-
-// splitListen refuses a missing port and an address that would be every
-// interface: whoever wants that names each address.
-func splitListen(addr string) (string, error) {
-	i := strings.LastIndexByte(addr, ':')
-	if i < 0 {
-		return "", errors.New("it has no port")
-	}
-	host, port := strings.Trim(addr[:i], "[]"), addr[i+1:]
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		return "", fmt.Errorf("%q is no port", port)
-	}
-	if host == "" || host == "0.0.0.0" || host == "::" {
-		return "", errors.New("it would be open on every interface")
-	}
-	return host, nil
-}
 
 func chooseProfile(flag string, env func(string) string, fromFile, file string) (profile, from string) {
 	switch {
@@ -295,7 +362,7 @@ func (s *Settings) chooseSocket(explicit string, d dirs) error {
 	}
 	s.SystemSocket = systemSocket
 	if explicit != "" {
-		s.Socket, s.SocketExplicit = abs(explicit, d.home), true
+		s.Socket, s.SocketExplicit = explicit, true
 		if len(s.Socket) > maxSocketPath() {
 			return &Error{Message: fmt.Sprintf("cannot use the socket %s: its path has %d bytes, a socket's may have %d", s.Socket, len(s.Socket), maxSocketPath()),
 				Help: "a shorter path with --socket or KEYFOB_SOCKET"}
@@ -374,13 +441,4 @@ func first(values ...string) string {
 		}
 	}
 	return ""
-}
-
-func contains(list []string, v string) bool {
-	for _, x := range list {
-		if x == v {
-			return true
-		}
-	}
-	return false
 }

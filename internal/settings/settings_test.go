@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -74,19 +75,57 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestBadSettingsNameFileAndLine(t *testing.T) {
+	const imds = "[[endpoint]]\nkind = 'imds'\nlisten = '127.0.0.1:1'\n"
+	long := "[[endpoint]]\nkind = 'imds'\nlisten = '127.0.0.1:1'\npolicy_arns = [" + strings.Repeat("'arn:aws:iam::aws:policy/x',", 11) + "]\n"
 	for _, c := range []struct{ text, line, want string }{
 		{"data_dir = '/x'\nkeystroke = 'pass'\n", ":2:", "keystroke"},
-		{"[[endpoint]]\nkind = 'imds'\nlisten = '127.0.0.1:1'\nimdsv3 = true\n", ":4:", "imdsv3"},
-		{"[[endpoint]]\nkind = 'imds'\nlisten = '127.0.0.1:1'\nallow_groups = ['x']\n", ":4:", "allow_groups"},
+		{imds + "imdsv3 = true\n", ":4:", "imdsv3"},
+		{imds + "[endpoint.metadata]\nhost = 'x'\n", ":5:", "host"},
 		{"[[profile]]\nname = 'x'\nprotect = true\n", ":3:", "protect"},
 		{"data_dir = \n", ":1:", ""},
 		{"data_dir = 3\n", ":1:", ""},
-		{"[[endpoint]]\nkind = 'ftp'\nlisten = '127.0.0.1:1'\n", "", `"ftp"`},
-		{"[[endpoint]]\nkind = 'imds'\nlisten = '0.0.0.0:80'\n", "", "every interface"},
-		{"[[endpoint]]\nkind = 'imds'\nlisten = '127.0.0.1'\n", "", "no port"},
-		{"interactive = 'sometimes'\n", "", "sometimes"},
-		{"signin_timeout = 'soon'\n", "", "soon"},
-		{"[keystore]\nbackend = 'file'\n", "", "file"},
+		{"[log]\n\nlevel = 'loud'\n", ":3:", `"loud"`},
+		{"log.format = 'xml'\n", ":1:", `"xml"`},
+		{"log = { level = 'debug',\nformat = 'xml' }\n", ":2:", `"xml"`},
+		{"interactive = 'sometimes'\n", ":1:", "sometimes"},
+		{"\nsignin_timeout = 'soon'\n", ":2:", "soon"},
+		{"[keystore]\nbackend = 'file'\n", ":2:", "file"},
+		{"[console]\nfederation_endpoint = 'signin'\n", ":2:", "signin"},
+		{"[[endpoint]]\nkind = 'ftp'\nlisten = '127.0.0.1:1'\n", ":2:", `"ftp"`},
+		{"[[endpoint]]\nlisten = '127.0.0.1:1'\n", ":1:", `""`},
+		{imds + "[[endpoint]]\nkind = 'imds'\n", ":4:", "no listen"},
+		{"[[endpoint]]\nkind = 'imds'\nlisten = '0.0.0.0:80'\n", ":3:", "every interface"},
+		{"[[endpoint]]\nkind = 'imds'\nlisten = '[::]:80'\n", ":3:", "every interface"},
+		{"[[endpoint]]\nkind = 'imds'\nlisten = '127.0.0.1'\n", ":3:", "no port"},
+		{"[[endpoint]]\nkind = 'imds'\nlisten = '127.0.0.1:99999'\n", ":3:", "no port"},
+		{"[[endpoint]]\nkind = 'imds'\nlisten = 'http://x:1'\n", ":3:", "no address"},
+		{imds + "[[endpoint]]\nkind = 'container'\nlisten = '127.0.0.1:1'\n", ":6:", "two endpoints"},
+		{"[[endpoint]]\nkind = 'imds'\nlisten = '[::1]:1'\n[[endpoint]]\nkind = 'imds'\nlisten = '[0:0::1]:1'\n", ":6:", "two endpoints"},
+		{imds + "hosts = ['fine.test', 'a b']\n", ":4:", `"a b"`},
+		{imds + "hosts = [\n  'fine.test',\n  'http://x',\n]\n", ":6:", "http://x"},
+		{imds + "hosts = ['fine.test:80']\n", ":4:", "fine.test:80"},
+		{imds + "allow_programs = ['terraform']\n", ":4:", `"terraform"`},
+		{imds + "allow_programs = ['/a',\n{ path = '/b', sha256 = 'abc' }]\n", ":5:", "SHA-256"},
+		{imds + "allow_programs = [{ path = '/b', md5 = 'abc' }]\n", ":4:", "md5"},
+		{imds + "allow_programs = [3]\n", ":4:", "wrong kind"},
+		{imds + "[[endpoint.user]]\nuser = 'bob'\n", ":4:", "needs a user"},
+		{imds + "[[endpoint.user]]\nuser = 'b'\nprofile = 'p'\n[[endpoint.user]]\nuser = 'b'\nprofile = 'q'\n", ":8:", "two [[endpoint.user]]"},
+		{imds + "policy_arns = ['arn:aws:iam::aws:policy/ok', 'arn:aws:s3:::bucket']\n", ":4:", "arn:aws:s3"},
+		{long, ":4:", "10"},
+		{imds + "[endpoint.metadata]\nlocal_ipv4 = '::1'\n", ":5:", "::1"},
+		{imds + "[endpoint.metadata]\naccount_id = '12'\n", ":5:", "twelve"},
+		{imds + "[endpoint.metadata]\nmac = '00-11'\n", ":5:", "00-11"},
+		{imds + "[endpoint.metadata.tags]\n'a b' = 'x'\n", ":5:", "a b"},
+		{"[[endpoint]]\nkind = 'container'\nlisten = '127.0.0.1:1'\nimdsv1 = true\n", ":4:", "imdsv1"},
+		{"[[endpoint]]\nkind = 'container'\nlisten = '127.0.0.1:1'\npolicy = 'x'\n", ":4:", "grants"},
+		{"[[profile]]\nname = 'x'\n[[profile]]\nprotected = true\n", ":3:", "no name"},
+		{"[[profile]]\nname = 'x'\nsession_policy_arns = ['ReadOnly']\n", ":3:", "ReadOnly"},
+		{"[audit]\nmax_size = '16 potatoes'\n", ":2:", "potatoes"},
+		{"[audit]\nmax_size = 16\n", ":2:", "16"},
+		{"[audit]\nkeep = 0\n", ":2:", "keep"},
+		{"[metrics]\nlisten = '192.0.2.1:9912'\n", ":2:", "loopback"},
+		{"[metrics]\nlisten = 'unix:'\n", ":2:", "unix:"},
+		{imds + "[metrics]\nlisten = '127.0.0.1:1'\n", ":5:", "endpoint"},
 	} {
 		file := writeConfig(t, c.text)
 		getenv, _ := env(t, map[string]string{"KEYFOB_CONFIG": file})
@@ -96,12 +135,96 @@ func TestBadSettingsNameFileAndLine(t *testing.T) {
 			t.Errorf("%q: error %v", c.text, err)
 			continue
 		}
-		if !strings.Contains(err.Error(), c.want) || c.line != "" && !strings.Contains(err.Error(), file+c.line) {
+		if !strings.Contains(err.Error()+e.Hint(), c.want) || !strings.Contains(err.Error(), file+c.line) {
 			t.Errorf("%q: %v; want %s and %s", c.text, err, c.want, c.line)
 		}
 		if strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: more than one line: %v", c.text, err)
 		}
+	}
+}
+
+// TestBadFlagsAreNamed: what came by a flag or a variable is named by it.
+func TestBadFlagsAreNamed(t *testing.T) {
+	getenv, _ := env(t, map[string]string{"KEYFOB_LOG_LEVEL": "loud"})
+	for want, f := range map[string]Flags{
+		`cannot use KEYFOB_LOG_LEVEL="loud"`: {},
+		`cannot use --keystore "file"`:       {Keystore: "file"},
+		`cannot use --imds "9911"`:           {IMDS: "9911", LogLevel: "info"},
+	} {
+		if _, err := Load(f, getenv); err == nil || err.Error() != want {
+			t.Errorf("%+v: %v, want %s", f, err, want)
+		}
+	}
+}
+
+// TestWholeFile: every setting of an endpoint, a rule, the audit log and the
+// metrics arrives; relative paths are relative to the file.
+func TestWholeFile(t *testing.T) {
+	hash := strings.Repeat("Ab", 32)
+	file := writeConfig(t, `profiles_file = "mine"
+default_profile = "app"
+[aws]
+config_file = "~/aws"
+[[endpoint]]
+kind = "container"
+listen = "127.0.0.1:2"
+[[endpoint]]
+kind = "imds"
+listen = "LOCALHOST:1"
+allow_groups = []
+allow_programs = ["/usr/bin/terraform", { path = "/opt/x", sha256 = "`+hash+`" }]
+policy = "read-only.json"
+policy_arns = ["arn:aws:iam::aws:policy/ReadOnlyAccess"]
+[[endpoint.user]]
+user = "bob"
+profile = "bobs"
+[endpoint.metadata]
+instance_id = "i-0123456789abcdef0"
+mac = "0A:00:00:00:00:01"
+tags = { Name = "my box", env = "dev" }
+user_data_file = "~/user-data"
+security_groups = ["default"]
+[[profile]]
+name = "prod-*"
+protected = true
+session_policy = "prod.json"
+session_policy_arns = ["arn:aws-cn:iam::123456789012:policy/path/p"]
+[audit]
+max_size = "16 MiB"
+keep = 3
+[metrics]
+listen = "unix:metrics.sock"
+`)
+	getenv, home := env(t, map[string]string{"KEYFOB_CONFIG": file})
+	s, err := Load(Flags{}, getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(file)
+	at := func(p string) string { return filepath.Join(dir, p) }
+	if s.ProfilesFile != at("mine") || s.AWSConfigFile != filepath.Join(home, "aws") || s.Metrics != "unix:"+at("metrics.sock") {
+		t.Errorf("paths: %q %q %q", s.ProfilesFile, s.AWSConfigFile, s.Metrics)
+	}
+	if s.Audit != (Audit{MaxSize: 16 << 20, Keep: 3}) {
+		t.Errorf("audit: %+v", s.Audit)
+	}
+	e := s.Endpoints[0]
+	want := Endpoint{Kind: "imds", Listen: "localhost:1", Profile: "app", AllowGroups: []string{},
+		AllowPrograms: []Program{{Path: "/usr/bin/terraform"}, {Path: "/opt/x", SHA256: strings.ToLower(hash)}},
+		Users:         []EndpointUser{{"bob", "bobs"}}, Policy: at("read-only.json"), PolicyARNs: []string{"arn:aws:iam::aws:policy/ReadOnlyAccess"},
+		Metadata: Metadata{InstanceID: "i-0123456789abcdef0", MAC: "0a:00:00:00:00:01", Tags: map[string]string{"Name": "my box", "env": "dev"},
+			UserDataFile: filepath.Join(home, "user-data"), SecurityGroups: []string{"default"}},
+		key: "endpoint[1]"}
+	if !reflect.DeepEqual(e, want) {
+		t.Errorf("endpoint:\n%+v, want\n%+v", e, want)
+	}
+	r := s.ProfileRules[0]
+	if !r.Protected || r.SessionPolicy != at("prod.json") || len(r.SessionPolicyARNs) != 1 || r.AllowGroups != nil || r.AllowPrograms != nil {
+		t.Errorf("rule: %+v", r)
+	}
+	if err := s.Bad(e.Key()+".policy", "", "it is not JSON"); err.File != file || err.Line != 13 {
+		t.Errorf("the place of what is found later: %v", err)
 	}
 }
 

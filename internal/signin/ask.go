@@ -18,6 +18,9 @@ type question struct {
 	Serial  string `json:"serial"`  // of the MFA device
 	Text    string `json:"text"`    // one line, where the kind has no words of its own
 	Error   string `json:"error"`   // why it is asked again
+	// Choices are the answers that count. What the person typed is not
+	// judged here.
+	Choices []string `json:"choices"`
 	// Ways are the ways to try, in this order; none means what this machine
 	// and session have, in a sensible order.
 	Ways           []string `json:"ways"`

@@ -1,6 +1,7 @@
 package signin
 
 import (
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -56,6 +57,9 @@ type prompt struct {
 	short string   // all of it for one line of a terminal
 }
 
+// maxChoices is what a dialog has room for.
+const maxChoices = 50
+
 // kindMFA is the question for the code of an MFA device.
 const kindMFA = "mfa"
 
@@ -84,6 +88,16 @@ func newPrompt(q question) prompt {
 	if text != "" && (q.Kind != kindMFA || serial == "") {
 		p.lines = append(p.lines, text)
 		p.short += ", " + text
+	}
+	for i, c := range q.Choices[:min(len(q.Choices), maxChoices)] {
+		line := strconv.Itoa(i+1) + "  " + plain(c, 120)
+		p.lines = append(p.lines, line)
+		p.short += "\n" + line
+	}
+	if len(q.Choices) > 0 {
+		p.label = "1 to " + strconv.Itoa(min(len(q.Choices), maxChoices)) + ":"
+		p.short += "\n" + p.label + " "
+		return p
 	}
 	p.short += ": "
 	return p

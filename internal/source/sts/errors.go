@@ -3,7 +3,6 @@ package sts
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"regexp"
 	"strings"
 
@@ -169,10 +168,15 @@ func (c *call) refused(e *cred.UpstreamError, f awsclient.Failure) error {
 	case "ValidationError", "ValidationException":
 		c.invalid(say, message)
 	case "MalformedPolicyDocument":
-		say("AWS can't read the session policy "+c.link.Params["session_policy"]+" ("+clause(message)+")", "correct the policy file")
+		switch path := c.link.Params["session_policy"]; {
+		case path != "":
+			say("AWS can't read the session policy "+path+" ("+clause(message)+")", "correct the policy file")
+		default:
+			say("AWS can't read the session policy ("+clause(message)+")", "correct the policy that the endpoint, the grant, the rule or the command carries")
+		}
 	case "PackedPolicyTooLarge", "PackedPolicyTooLargeException":
 		say("session policy, policy ARNs and session tags together are too large ("+clause(message)+")",
-			"shorten session_policy, or pass fewer session_policy_arns and session_tags")
+			"shorten the policy, or pass fewer session_policy_arns and session_tags")
 	case "OptInRequired", "SubscriptionRequiredException":
 		say("the account of "+c.caller("")+" is not active ("+clause(message)+")", "")
 	}
@@ -261,13 +265,4 @@ func printable(s string) string {
 		return r
 	}, s)
 	return s[:min(len(s), 200)]
-}
-
-// reason is err's own words without the path, which the caller names.
-func reason(err error) string {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err.Error()
-	}
-	return err.Error()
 }

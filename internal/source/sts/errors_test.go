@@ -67,7 +67,7 @@ func TestWordsOfRefusals(t *testing.T) {
 		{"AccessDenied", "User: arn:aws:iam::1:user/a is not authorized to perform: sts:TagSession on resource: r", true, []string{"sts:TagSession is not allowed"}},
 		{"AccessDenied", "", true, []string{"access key " + w.base.AccessKeyID}},
 		{"RegionDisabledException", "STS is not activated in this region", true, []string{"not enabled in region eu-west-1", "another region"}},
-		{"MalformedPolicyDocument", "Syntax errors in policy.", true, []string{"Syntax errors in policy", "correct the policy file"}},
+		{"MalformedPolicyDocument", "Syntax errors in policy.", true, []string{"Syntax errors in policy", "correct the policy that"}},
 		{"PackedPolicyTooLarge", "Packed size consumes 120% of allotted space.", true, []string{"consumes 120% of allotted space", "shorten"}},
 		{"ExpiredTokenException", "gone", true, []string{"has ended"}},
 		{"Throttling", "Rate exceeded", false, []string{"limits the rate"}},

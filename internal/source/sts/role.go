@@ -29,7 +29,6 @@ type assumeRole struct {
 	duration   int32
 	tags       []types.Tag
 	transitive []string
-	policies   []types.PolicyDescriptorType
 	capped     sync.Once // the warning about chainLimit
 }
 
@@ -49,8 +48,10 @@ func newAssumeRole(link profiles.Link, d Deps) (cred.Source, error) {
 		return nil, err
 	}
 	s.transitive = list(link.Params["transitive_session_tags"])
-	for _, arn := range list(link.Params["session_policy_arns"]) {
-		s.policies = append(s.policies, types.PolicyDescriptorType{Arn: aws.String(arn)})
+	if link.Params["session_policy"] == "" { // what stands in a file is read at each fetch
+		if _, _, err := sessionPolicy(link); err != nil {
+			return nil, err
+		}
 	}
 	if name := link.Params["role_session_name"]; name != "" && !legalName(name) {
 		return nil, unusable(link.Profile, fmt.Sprintf("role_session_name = %q is not 2 to 64 letters, digits and =,.@_-", name), "", nil)
@@ -69,7 +70,7 @@ func (s *assumeRole) Fetch(ctx context.Context, in cred.Input) (cred.Credentials
 	}
 	c := &call{op: "AssumeRole", doing: "assume role " + s.role, target: s.role, link: s.link, profile: in.Profile,
 		base: in.Base, serial: s.link.Params["mfa_serial"], asked: s.length(in), d: &s.d}
-	policy, err := sessionPolicy(s.link)
+	policy, policies, err := sessionPolicy(s.link)
 	if err != nil {
 		return cred.Credentials{}, err
 	}
@@ -80,7 +81,7 @@ func (s *assumeRole) Fetch(ctx context.Context, in cred.Input) (cred.Credentials
 		ExternalId:        optional(s.link.Params["external_id"]),
 		SourceIdentity:    optional(s.link.Params["source_identity"]),
 		Policy:            optional(policy),
-		PolicyArns:        s.policies,
+		PolicyArns:        policies,
 		Tags:              s.tags,
 		TransitiveTagKeys: s.transitive,
 	}

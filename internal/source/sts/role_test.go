@@ -63,6 +63,36 @@ func TestAssumeRole(t *testing.T) {
 	}
 }
 
+// The policy of an endpoint, a grant, a command or a rule, as the broker's
+// query puts it into the link.
+func TestPolicyOfARequest(t *testing.T) {
+	w := newWorld(t)
+	arn := w.aws.AddRole(fakeaws.RoleSpec{Trust: []fakeaws.Trust{{}}})
+	l := w.link(profiles.KindAssumeRole, "role_arn", arn, "session_policy_inline", "{ \"Version\": \"2012-10-17\",\n\"Statement\": [] }",
+		"session_policy_arns", "arn:aws:iam::aws:policy/ReadOnlyAccess,arn:aws:iam::222233334444:policy/a,b")
+	if _, err := w.fetch(t, l, w.base); err != nil {
+		t.Fatal(err)
+	}
+	p := w.aws.Calls()[0].Params
+	for k, v := range map[string]string{"Policy": `{"Version":"2012-10-17","Statement":[]}`,
+		"PolicyArns.member.1.arn": "arn:aws:iam::aws:policy/ReadOnlyAccess", "PolicyArns.member.2.arn": "arn:aws:iam::222233334444:policy/a,b", "PolicyArns.member.3.arn": ""} {
+		if p[k] != v {
+			t.Errorf("%s = %q, want %q", k, p[k], v)
+		}
+	}
+	for want, kv := range map[string][2]string{
+		"has 2060 characters, and AWS allows 2048":                 {"session_policy_inline", `{"a":"` + strings.Repeat("x", 2052) + `"}`},
+		"11 session policy ARNs, and AWS takes 10":                 {"session_policy_arns", strings.Repeat("arn:aws:iam::aws:policy/x,", 11)},
+		"line 1 of the session policy is not JSON":                 {"session_policy_inline", "oops"},
+		`"arn:aws:iam::1:role/x" is not the ARN of a managed poli`: {"session_policy_arns", "arn:aws:iam::1:role/x"},
+	} {
+		_, err := New(w.link(profiles.KindAssumeRole, "role_arn", arn, kv[0], kv[1]), w.deps)
+		if !errors.Is(err, cred.ErrConfig) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
 func TestNothingIsSentThatIsNotSet(t *testing.T) {
 	w := newWorld(t)
 	arn := w.aws.AddRole(fakeaws.RoleSpec{})
@@ -190,8 +220,8 @@ func TestUnusablePolicyFiles(t *testing.T) {
 		filepath.Join(dir, "nosuch"):            "no such file",
 		dir:                                     "not a regular file",
 		write("bad", "{\n \"a\": 1,\n oops\n}"): "bad:3 is not JSON",
-		write("long", `{"a":"`+strings.Repeat("x", 2048)+`"}`):     "AWS allows 2048",
-		write("huge", strings.Repeat(" ", maxPolicyFile+1)+`{"a"`): "longer than AWS allows",
+		write("long", `{"a":"`+strings.Repeat("x", 2048)+`"}`): "AWS allows 2048",
+		write("huge", strings.Repeat(" ", 64<<10+1)+`{"a"`):    "longer than AWS allows",
 	} {
 		_, err := w.fetch(t, w.link(profiles.KindAssumeRole, "role_arn", "arn:aws:iam::222233334444:role/r", "session_policy", path), w.base)
 		if !errors.Is(err, cred.ErrConfig) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), want) {

@@ -1,0 +1,22 @@
+package imds
+
+// Live is what may change while a server serves.
+type Live struct {
+	Hosts             []string // as in MetadataConfig and ContainerConfig
+	IMDSv1            bool
+	AllowUnidentified bool
+	Policy            string
+}
+
+// live is a Live, ready to be asked. It is not changed after it was made.
+type live struct {
+	Live
+	guard *guard
+}
+
+// Configure puts other settings in force for every request from now on, also
+// on connections that are open. The listener and the profile (see ProfileOf)
+// are not among them.
+func (s *Server) Configure(l Live) {
+	s.live.Store(&live{Live: l, guard: newGuard(s.listener.Addr(), l.Hosts)})
+}

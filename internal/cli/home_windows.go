@@ -1,0 +1,4 @@
+package cli
+
+// homeOfUser is nothing here: USERPROFILE is always set.
+func homeOfUser() string { return "" }

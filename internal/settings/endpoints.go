@@ -1,0 +1,425 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// chooseEndpoints: an address by flag or environment is one endpoint of its
+// kind for the default profile, in place of the file's of that kind.
+func (s *Settings) chooseEndpoints(f Flags, env func(string) string, d *decider) error {
+	given := map[string]Endpoint{}
+	for kind, where := range map[string][3]string{
+		"imds":      {f.IMDS, "--imds", "KEYFOB_IMDS"},
+		"container": {f.Container, "--container", "KEYFOB_CONTAINER"},
+	} {
+		listen, from := d.choose(place{flag: where[1]}, where[0], where[2], "", "", "")
+		if listen == "" {
+			continue
+		}
+		addr, err := splitListen(listen)
+		if err != nil {
+			return d.bad(from, "an address and a port, such as 127.0.0.1:9911: "+err.Error(), listen)
+		}
+		e := Endpoint{Kind: kind, Listen: addr}
+		if kind == "imds" {
+			e.Profile = s.Profile
+		}
+		given[kind] = e
+	}
+	var fromFile []Endpoint
+	for i := range d.file.Endpoint {
+		// All are checked, also those in whose place a flag stands.
+		e, err := s.endpoint(d, element("endpoint", i), &d.file.Endpoint[i])
+		if err != nil {
+			return err
+		}
+		fromFile = append(fromFile, e)
+	}
+	for _, kind := range []string{"imds", "container"} {
+		if e, ok := given[kind]; ok {
+			s.Endpoints = append(s.Endpoints, e)
+			continue
+		}
+		for _, e := range fromFile {
+			if e.Kind == kind {
+				s.Endpoints = append(s.Endpoints, e)
+			}
+		}
+	}
+	seen := map[string]bool{}
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		if seen[e.Listen] && !strings.HasSuffix(e.Listen, ":0") {
+			key := e.key
+			if key != "" {
+				key += ".listen"
+			}
+			return s.Bad(key, "one endpoint for each address", "%s is the address of two endpoints", e.Listen)
+		}
+		seen[e.Listen] = true
+	}
+	return nil
+}
+
+// endpoint checks one [[endpoint]] of the file; key is its path there.
+func (s *Settings) endpoint(d *decider, key string, fe *fileEndpoint) (Endpoint, error) {
+	bad := func(name, help, format string, args ...any) (Endpoint, error) {
+		return Endpoint{}, d.file.bad(key+name, help, format, args...)
+	}
+	if fe.Kind != "imds" && fe.Kind != "container" {
+		return bad(".kind", `kind = "imds" or kind = "container"`, "an [[endpoint]] has the kind %q", fe.Kind)
+	}
+	if fe.Listen == "" {
+		return bad("", "an address and a port, such as 127.0.0.1:9911", "an [[endpoint]] has no listen address")
+	}
+	listen, err := splitListen(fe.Listen)
+	if err != nil {
+		return bad(".listen", "an address and a port, such as 127.0.0.1:9911", "it is not possible to listen on %q: %v", fe.Listen, err)
+	}
+	e := Endpoint{Kind: fe.Kind, Listen: listen, Profile: fe.Profile, Hosts: fe.Hosts, IMDSv1: fe.IMDSv1,
+		AllowUsers: fe.AllowUsers, AllowGroups: fe.AllowGroups, AllowUnidentified: fe.AllowUnidentified, key: key}
+	if fe.Kind == "container" {
+		for name, set := range map[string]bool{"profile": fe.Profile != "", "imdsv1": fe.IMDSv1, "user": len(fe.User) > 0,
+			"policy": fe.Policy != "", "policy_arns": len(fe.PolicyARNs) > 0, "metadata": fe.Metadata != nil} {
+			if set {
+				return bad("."+name, "keyfob grant add says which profile, and with --policy how little of it", "a container endpoint takes no %s: grants open it", name)
+			}
+		}
+	} else if e.Profile == "" {
+		e.Profile = s.Profile
+	}
+	for i, host := range fe.Hosts {
+		if !isHost(host) {
+			return bad(element(".hosts", i), "a name or an address, without scheme, port or path", "%q is no host name", host)
+		}
+	}
+	if e.AllowPrograms, err = d.programs(key+".allow_programs", fe.AllowPrograms); err != nil {
+		return Endpoint{}, err
+	}
+	seen := map[string]bool{}
+	for i, u := range fe.User {
+		at := element(".user", i)
+		switch {
+		case u.User == "" || u.Profile == "":
+			return bad(at, `user = "name or id" and profile = "name"`, "an [[endpoint.user]] needs a user and a profile")
+		case seen[u.User]:
+			return bad(at+".user", "", "the user %q has two [[endpoint.user]] here", u.User)
+		}
+		seen[u.User] = true
+		e.Users = append(e.Users, EndpointUser(u))
+	}
+	if fe.Policy != "" {
+		e.Policy = d.filePath(fe.Policy)
+	}
+	if e.PolicyARNs, err = d.policyARNs(key+".policy_arns", fe.PolicyARNs); err != nil {
+		return Endpoint{}, err
+	}
+	if fe.Metadata != nil {
+		if e.Metadata, err = d.metadata(key+".metadata", fe.Metadata); err != nil {
+			return Endpoint{}, err
+		}
+	}
+	return e, nil
+}
+
+// chooseRules checks the [[profile]] rules.
+func (s *Settings) chooseRules(d *decider) error {
+	for i := range d.file.rules {
+		fr := &d.file.rules[i]
+		key := element("profile", i)
+		if fr.Name == "" {
+			return d.file.bad(key, "", "a [[profile]] has no name")
+		}
+		r := ProfileRule{Name: fr.Name, AllowUsers: fr.AllowUsers, AllowGroups: fr.AllowGroups, Protected: fr.Protected, key: key}
+		var err error
+		if r.AllowPrograms, err = d.programs(key+".allow_programs", fr.AllowPrograms); err != nil {
+			return err
+		}
+		if fr.SessionPolicy != "" {
+			r.SessionPolicy = d.filePath(fr.SessionPolicy)
+		}
+		if r.SessionPolicyARNs, err = d.policyARNs(key+".session_policy_arns", fr.SessionPolicyARNs); err != nil {
+			return err
+		}
+		s.ProfileRules = append(s.ProfileRules, r)
+	}
+	return nil
+}
+
+// programs reads allow_programs, whose elements are paths or
+// { path = "…", sha256 = "…" }. nil stays nil: no such setting is every
+// program, an empty list none.
+func (d *decider) programs(key string, list []any) ([]Program, error) {
+	if list == nil {
+		return nil, nil
+	}
+	const help = `"/usr/bin/terraform" or { path = "/usr/bin/terraform", sha256 = "…" }`
+	out := []Program{}
+	for i, v := range list {
+		at := element(key, i)
+		var p Program
+		switch v := v.(type) {
+		case string:
+			p.Path = v
+		case map[string]any:
+			for name, value := range v {
+				text, isText := value.(string)
+				switch {
+				case name == "path" && isText:
+					p.Path = text
+				case name == "sha256" && isText && len(text) == 64 && only(text, digits, "abcdefABCDEF"):
+					p.SHA256 = strings.ToLower(text)
+				case name == "sha256":
+					return nil, d.file.bad(at+".sha256", "64 hexadecimal digits, as sha256sum prints them", "the value of sha256 is no SHA-256")
+				case name == "path":
+					return nil, d.file.bad(at+".path", help, "the value of path is of the wrong kind")
+				default:
+					return nil, d.file.bad(at+"."+name, help, "there is no setting %q in a program", name)
+				}
+			}
+		default:
+			return nil, d.file.bad(at, help, "a program is of the wrong kind")
+		}
+		if strings.HasPrefix(p.Path, "~/") {
+			p.Path = abs(p.Path, d.home)
+		}
+		if !filepath.IsAbs(p.Path) {
+			return nil, d.file.bad(at, help, "the program %q is not an absolute path", p.Path)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// MaxPolicyARNs is how many managed policies a session takes
+// (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html).
+const MaxPolicyARNs = 10
+
+// ValidPolicyARN reports whether s has the form of a managed policy's ARN.
+func ValidPolicyARN(s string) bool {
+	part := strings.SplitN(s, ":", 6)
+	return len(part) == 6 && len(s) <= 2048 && part[0] == "arn" && isPartition(part[1]) && part[2] == "iam" && part[3] == "" &&
+		(part[4] == "aws" || isAccount(part[4])) && len(part[5]) > len("policy/") && strings.HasPrefix(part[5], "policy/") &&
+		!strings.ContainsFunc(part[5], func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+func (d *decider) policyARNs(key string, list []string) ([]string, error) {
+	for i, arn := range list {
+		if !ValidPolicyARN(arn) {
+			return nil, d.file.bad(element(key, i), "such as arn:aws:iam::aws:policy/ReadOnlyAccess", "%q is no ARN of a managed policy", arn)
+		}
+	}
+	if len(list) > MaxPolicyARNs {
+		return nil, d.file.bad(key, "", "a session takes %d managed policies at most, and these are %d", MaxPolicyARNs, len(list))
+	}
+	return list, nil
+}
+
+const (
+	digits = "0123456789"
+	lower  = "abcdefghijklmnopqrstuvwxyz"
+	upper  = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+// only reports whether s is not empty and has these characters alone.
+// (Package regexp would cost the client a part of its start.)
+func only(s string, chars ...string) bool {
+	for _, c := range s {
+		if !slices.ContainsFunc(chars, func(set string) bool { return strings.ContainsRune(set, c) }) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func isAccount(s string) bool { return len(s) == 12 && only(s, digits) }
+func isID(s string) bool      { return only(s, lower, upper, digits, "._-") }
+func isRegion(s string) bool {
+	return only(s, lower, digits, "-") && strings.Contains(s, "-") && !strings.HasPrefix(s, "-") && !strings.HasSuffix(s, "-")
+}
+func isPartition(s string) bool {
+	return s == "aws" || strings.HasPrefix(s, "aws-") && only(s[len("aws-"):], lower, digits, "-")
+}
+func isMAC(s string) bool {
+	pairs := strings.Split(s, ":")
+	return len(pairs) == 6 && !slices.ContainsFunc(pairs, func(p string) bool { return len(p) != 2 || !only(p, digits, "abcdef") })
+}
+
+// metadata checks [endpoint.metadata]: programs take these values apart.
+func (d *decider) metadata(key string, f *fileMetadata) (Metadata, error) {
+	m := Metadata{InstanceID: f.InstanceID, ImageID: f.ImageID, InstanceType: f.InstanceType, Hostname: f.Hostname,
+		LocalIPv4: f.LocalIPv4, IPv6: f.IPv6, PublicIPv4: f.PublicIPv4, PublicHostname: f.PublicHostname, MAC: strings.ToLower(f.MAC),
+		Region: f.Region, Zone: f.Zone, ZoneID: f.ZoneID, AccountID: f.AccountID, Partition: f.Partition, VPCID: f.VPCID,
+		SubnetID: f.SubnetID, ReservationID: f.ReservationID, SecurityGroups: f.SecurityGroups, Tags: f.Tags}
+	ip := func(is4 bool) func(string) bool {
+		return func(s string) bool {
+			a, err := netip.ParseAddr(s)
+			return err == nil && a.Is4() == is4 && a.Zone() == ""
+		}
+	}
+	for _, c := range []struct {
+		name, value, what string
+		ok                func(string) bool
+	}{
+		{"instance_id", m.InstanceID, "an id, such as i-0123456789abcdef0", isID},
+		{"ami_id", m.ImageID, "an id, such as ami-0123456789abcdef0", isID},
+		{"instance_type", m.InstanceType, "a type, such as t3.micro", isID},
+		{"hostname", m.Hostname, "a host name", isHost},
+		{"local_ipv4", m.LocalIPv4, "an IPv4 address", ip(true)},
+		{"ipv6", m.IPv6, "an IPv6 address", ip(false)},
+		{"public_ipv4", m.PublicIPv4, "an IPv4 address", ip(true)},
+		{"public_hostname", m.PublicHostname, "a host name", isHost},
+		{"mac", m.MAC, "six pairs of hexadecimal digits, with colons", isMAC},
+		{"region", m.Region, "a region, such as eu-central-1", isRegion},
+		{"availability_zone", m.Zone, "a zone, such as eu-central-1a", isRegion},
+		{"availability_zone_id", m.ZoneID, "a zone's id, such as euc1-az1", isID},
+		{"account_id", m.AccountID, "twelve digits", isAccount},
+		{"partition", m.Partition, "a partition, such as aws", isPartition},
+		{"vpc_id", m.VPCID, "an id, such as vpc-0123456789abcdef0", isID},
+		{"subnet_id", m.SubnetID, "an id, such as subnet-0123456789abcdef0", isID},
+		{"reservation_id", m.ReservationID, "an id, such as r-0123456789abcdef0", isID},
+	} {
+		if c.value != "" && !c.ok(c.value) {
+			return m, d.file.bad(key+"."+c.name, c.what, "%s is %q", c.name, c.value)
+		}
+	}
+	for i, g := range m.SecurityGroups {
+		if g == "" || strings.ContainsFunc(g, unicode.IsControl) {
+			return m, d.file.bad(element(key+".security_groups", i), "", "a security group's name is empty or has control characters")
+		}
+	}
+	for name, value := range m.Tags {
+		// EC2's rule for tags in the metadata: a key is a segment of a path.
+		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, " /") || strings.ContainsFunc(name+value, unicode.IsControl) {
+			return m, d.file.bad(key+".tags."+name, "no spaces or slashes in a tag's key, no control characters in either", "the tag %q can't be told", name)
+		}
+	}
+	if f.UserDataFile != "" {
+		m.UserDataFile = d.filePath(f.UserDataFile)
+	}
+	return m, nil
+}
+
+func (s *Settings) chooseAudit(d *decider) error {
+	a := &d.file.Audit
+	s.Audit.Off = a.Enabled != nil && !*a.Enabled
+	if a.MaxSize != nil {
+		n, ok := size(a.MaxSize)
+		if !ok || n < minAuditSize {
+			return d.file.bad("audit.max_size", `a size such as "16MiB", 64KiB or more`, "audit.max_size is %q", fmt.Sprint(a.MaxSize))
+		}
+		s.Audit.MaxSize = n
+	}
+	if a.Keep != nil {
+		if *a.Keep < 1 || *a.Keep > 10000 {
+			return d.file.bad("audit.keep", "how many older files are kept, 1 to 10000", "audit.keep is %d", *a.Keep)
+		}
+		s.Audit.Keep = *a.Keep
+	}
+	return nil
+}
+
+const minAuditSize = 64 << 10
+
+// size reads a number of bytes, or a text such as "16MiB".
+func size(v any) (int64, bool) {
+	switch v := v.(type) {
+	case int64:
+		return v, true
+	case string:
+		v = strings.ToLower(strings.TrimSpace(v))
+		i := strings.IndexFunc(v, func(r rune) bool { return r < '0' || r > '9' })
+		if i < 0 {
+			i = len(v)
+		}
+		units := map[string]int64{"": 1, "b": 1, "kb": 1e3, "kib": 1 << 10, "mb": 1e6, "mib": 1 << 20, "gb": 1e9, "gib": 1 << 30}
+		unit, ok := units[strings.TrimSpace(v[i:])]
+		n, err := strconv.ParseInt(v[:i], 10, 64)
+		if err != nil || !ok || n > (1<<62)/unit {
+			return 0, false
+		}
+		return n * unit, true
+	}
+	return 0, false
+}
+
+// chooseMetrics: what is counted is nobody's business but this machine's.
+func (s *Settings) chooseMetrics(d *decider) error {
+	v := d.file.Metrics.Listen
+	if v == "" {
+		return nil
+	}
+	const help = `"unix:/path" or a loopback address and a port, such as "127.0.0.1:9912"`
+	if path, isUnix := strings.CutPrefix(v, "unix:"); isUnix {
+		path = d.filePath(path)
+		if path == d.filePath("") || len(path) > maxSocketPath() || path == s.Socket {
+			return d.file.bad("metrics.listen", help, "metrics.listen is %q", v)
+		}
+		s.Metrics = "unix:" + path
+		return nil
+	}
+	addr, err := splitListen(v)
+	if err != nil {
+		return d.file.bad("metrics.listen", help, "it is not possible to listen on %q: %v", v, err)
+	}
+	host := strings.Trim(addr[:strings.LastIndexByte(addr, ':')], "[]")
+	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return d.file.bad("metrics.listen", help, "metrics.listen is %q, which is no loopback address", v)
+	}
+	for _, e := range s.Endpoints {
+		if e.Listen == addr && !strings.HasSuffix(addr, ":0") {
+			return d.file.bad("metrics.listen", help, "%s is the address of an endpoint too", addr)
+		}
+	}
+	s.Metrics = addr
+	return nil
+}
+
+// splitListen returns an address to listen on in its shortest form. It
+// refuses a missing port and an address that would be every interface:
+// whoever wants that names each address.
+func splitListen(addr string) (string, error) {
+	i := strings.LastIndexByte(addr, ':')
+	if i < 0 {
+		return "", errors.New("it has no port")
+	}
+	host, port := addr[:i], addr[i+1:]
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return "", fmt.Errorf("%q is no port", port)
+	}
+	bare := strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	ip, err := netip.ParseAddr(bare)
+	switch {
+	case host == "" || err == nil && ip.Unmap().IsUnspecified():
+		return "", errors.New("it would be open on every interface")
+	case err == nil:
+		return netip.AddrPortFrom(ip.Unmap(), uint16(n)).String(), nil
+	case host != bare || !isHost(host):
+		return "", fmt.Errorf("%q is no address", host)
+	}
+	return strings.ToLower(host) + ":" + strconv.FormatUint(n, 10), nil
+}
+
+// isHost reports whether s is a host name or an address, and nothing more.
+func isHost(s string) bool {
+	if _, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
+		return true
+	}
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for _, label := range strings.Split(strings.TrimSuffix(s, "."), ".") {
+		if len(label) > 63 || !only(label, lower, upper, digits, "_-") || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+	}
+	return true
+}
