@@ -1,13 +1,214 @@
 package daemon
 
 import (
+	"context"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"keyfob/internal/access"
+	"keyfob/internal/audit"
+	"keyfob/internal/control"
 	"keyfob/internal/cred"
+	"keyfob/internal/logging"
+	"keyfob/internal/peer"
+	"keyfob/internal/settings"
 )
+
+// auditKeyRecord is what the key of the audit log's chain is made of.
+const auditKeyRecord = "audit/key"
+
+// flushLimit bounds what a lock waits for the audit log.
+const flushLimit = 2 * time.Second
+
+// auditing is one life of the audit log: a reload with other sizes begins
+// another one behind it.
+type auditing struct {
+	log  *audit.Log
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+func (d *daemon) auditPath() string { return filepath.Join(d.conf().DataDir, "audit.jsonl") }
+
+// openAudit begins the audit log as the settings have it, after the one
+// before has ended. d.mu is held, or the daemon does not run yet.
+func (d *daemon) openAudit(s *settings.Settings) {
+	old := d.audit.Load()
+	var next *auditing
+	if !s.Audit.Off {
+		ctx, stop := context.WithCancel(context.Background())
+		next = &auditing{stop: stop, done: make(chan struct{}), log: audit.Open(audit.Config{
+			Path: d.auditPath(), Key: d.chainKey, Store: d.vault, MaxSize: s.Audit.MaxSize, Keep: s.Audit.Keep, Log: d.log,
+		})}
+		go func() {
+			defer close(next.done)
+			if old != nil {
+				<-old.done
+			}
+			if err := next.log.Run(ctx); err != nil {
+				d.log.WithError(err).Error("the audit log is not written")
+			}
+		}()
+	}
+	d.audit.Store(next)
+	if old != nil {
+		old.stop()
+		if next == nil {
+			<-old.done
+		}
+	}
+}
+
+// closeAudit writes what is left and joins the audit log: after everything
+// that could still record.
+func (d *daemon) closeAudit() {
+	if a := d.audit.Load(); a != nil {
+		a.stop()
+		<-a.done
+	}
+}
+
+// chainKey is the key of the chain, while the vault is open.
+func (d *daemon) chainKey() (key [32]byte, ok bool) {
+	if k := d.auditKey.Load(); k != nil {
+		return *k, true
+	}
+	return key, false
+}
+
+// keptAuditKey takes the chain's key from the vault; a new vault gets one.
+func (d *daemon) keptAuditKey(ctx context.Context) error {
+	v, err := d.vault.Get(ctx, auditKeyRecord)
+	if errors.Is(err, cred.ErrNotFound) {
+		var secret [32]byte
+		if _, err := rand.Read(secret[:]); err != nil {
+			return fmt.Errorf("cannot make a key: %w", err)
+		}
+		v = cred.SecretBytes(secret[:])
+		err = d.vault.Put(ctx, auditKeyRecord, v)
+	}
+	if err != nil {
+		return err
+	}
+	raw, err := hkdf.Key(sha256.New, v.AppendReveal(nil), nil, "keyfob audit chain", 32)
+	if err != nil {
+		return err
+	}
+	key := [32]byte(raw)
+	d.auditKey.Store(&key)
+	if a := d.audit.Load(); a != nil {
+		a.log.KeyChanged()
+	}
+	return nil
+}
+
+// lockAudit seals what was recorded, then forgets the key.
+func (d *daemon) lockAudit(ctx context.Context) {
+	if a := d.audit.Load(); a != nil {
+		ctx, cancel := context.WithTimeout(ctx, flushLimit)
+		defer cancel()
+		if err := a.log.Flush(ctx); err != nil {
+			d.log.WithError(err).Warn("the audit log's last entries are not sealed")
+		}
+	}
+	d.auditKey.Store(nil)
+}
 
 // recorder takes what is to be recorded, whatever the settings say of it now.
 type recorder daemon
 
-func (d *daemon) recorder() cred.Recorder { return (*recorder)(d) }
+func (d *daemon) recorder() cred.Recorder { return d.metrics.Recorder((*recorder)(d)) }
 
 // Record notes one hand-out or refusal.
-func (r *recorder) Record(e cred.Event) {}
+func (r *recorder) Record(e cred.Event) {
+	if a := r.audit.Load(); a != nil {
+		a.log.Record(e)
+	}
+}
+
+// handOut records that a command got credentials.
+func (d *daemon) handOut(r cred.Request, snap *cred.Snapshot, grant string) {
+	d.recorder().Record(cred.Event{Kind: cred.EventHandOut, Profile: r.Profile, Via: r.Via, Grant: grant, Caller: r.Caller,
+		AccessKeyID: snap.AccessKeyID, AccountID: snap.AccountID, Expires: snap.AdvertisedExpiry(time.Now())})
+}
+
+// refusal records that keyfob's own rules refused a command; other failures
+// are none.
+func (d *daemon) refusal(r cred.Request, err error) {
+	if !errors.Is(err, cred.ErrDenied) {
+		return
+	}
+	reason := err.Error()
+	var denied *access.Denied
+	if errors.As(err, &denied) {
+		reason = denied.Reason
+	}
+	d.recorder().Record(cred.Event{Kind: cred.EventRefusal, Profile: r.Profile, Via: r.Via, Caller: r.Caller, Reason: reason})
+}
+
+// turnedAway records a caller of the control socket who is not served.
+func (d *daemon) turnedAway(who peer.Caller, reason string) {
+	d.recorder().Record(cred.Event{Kind: cred.EventRefusal, Via: cred.Endpoint{Kind: "control"}, Caller: who, Reason: reason})
+}
+
+func (d *daemon) auditEntries(c *call) (any, error) {
+	p, err := decode[control.AuditParams](c)
+	if err != nil {
+		return nil, err
+	}
+	f := audit.Filter{Profile: p.Profile, Program: p.Program, AccessKeyID: p.AccessKeyID, Event: p.Event, Limit: p.Limit, After: p.After}
+	for _, t := range []struct {
+		text string
+		to   *time.Time
+	}{{p.Since, &f.Since}, {p.Until, &f.Until}} {
+		if t.text == "" {
+			continue
+		}
+		if *t.to, err = time.Parse(time.RFC3339, t.text); err != nil {
+			return nil, &control.Error{Code: control.CodeUsage, Message: fmt.Sprintf("cannot read the audit log: %q is no time", t.text), Hint: "such as 2026-01-31T12:00:00Z"}
+		}
+	}
+	var page audit.Page
+	if a := d.audit.Load(); a != nil {
+		page, err = a.log.Read(c.ctx, f)
+	} else {
+		page, err = audit.Read(d.auditPath(), f)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return control.AuditResult{Entries: page.Entries, Next: page.Next}, nil
+}
+
+func (d *daemon) auditVerify(c *call) (any, error) {
+	if err := d.store.wait(c.ctx); err != nil {
+		return nil, err
+	}
+	var r audit.Report
+	if a := d.audit.Load(); a != nil {
+		var err error
+		if r, err = a.log.Verify(c.ctx); err != nil {
+			return nil, err
+		}
+	} else {
+		key, ok := d.chainKey()
+		if !ok {
+			return nil, cred.ErrLocked
+		}
+		r = audit.Verify(d.auditPath(), key)
+	}
+	return control.AuditVerifyResult{OK: r.OK, Entries: r.Entries, Files: r.Files, First: r.First, Last: r.Last,
+		File: r.File, Line: r.Line, Reason: r.Reason, Warnings: r.Warnings}, nil
+}
+
+// recallAudit is keptAuditKey for recall.
+func (d *daemon) recallAudit(ctx context.Context) {
+	if err := d.keptAuditKey(ctx); err != nil {
+		d.log.WithError(err).WithField(logging.Record, auditKeyRecord).Warn("the audit log's chain goes on without a key")
+	}
+}

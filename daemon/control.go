@@ -187,6 +187,7 @@ func (d *daemon) converse(ctx context.Context, conn net.Conn, idle *atomic.Bool)
 		d.calls.Add(1)
 		if refused != "" {
 			log().WithField(logging.Reason, refused).Warn("control request refused")
+			d.turnedAway(who, refused)
 			_ = c.WriteReply(req.ID, nil, &control.Error{Code: control.CodeDenied, Message: "cannot use this keyfob: denied", Hint: "the log of keyfobd says why"})
 			return
 		}

@@ -16,12 +16,14 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 
+	"keyfob/imds"
 	"keyfob/internal/access"
 	"keyfob/internal/awsclient"
 	"keyfob/internal/broker"
 	"keyfob/internal/cred"
 	"keyfob/internal/interact"
 	"keyfob/internal/logging"
+	"keyfob/internal/metrics"
 	"keyfob/internal/peer"
 	"keyfob/internal/settings"
 	"keyfob/keystore"
@@ -72,7 +74,13 @@ type daemon struct {
 	broker    *broker.Broker
 	queue     *interact.Queue
 	notifier  *interact.Notifier // nil where there is no keyfob-signin
+	desktop   desktop
 	grants    *access.Grants
+	consents  *access.Consents
+	limits    *imds.Limits             // of connections, for all endpoints together
+	audit     atomic.Pointer[auditing] // nil where the settings want none
+	auditKey  atomic.Pointer[[32]byte] // of its chain; nil while the vault is locked
+	metrics   *metrics.Metrics
 	peers     *peer.Resolver
 	pool      *awsclient.Pool // connections to AWS
 	tokens    atomic.Pointer[access.Tokens]
@@ -97,12 +105,21 @@ type daemon struct {
 	// at a time.
 	mu            sync.Mutex
 	files         *profiles.Set
-	stamps        []stamp // of the AWS files
-	settingStamps []stamp // of config.toml and the files that it names
+	keys          map[string]profiles.VaultKey // those of files
+	stamps        []stamp                      // of the AWS files
+	settingStamps []stamp                      // of config.toml and the files that it names
 	reloadErr     error
 	// reloadNotice is what a reload could not change, "" for nothing.
 	reloadNotice string
 	leaving      []*endpoint // removed, and not ended yet
+	measuring    *measuring  // the metrics' listener, nil for none
+
+	execMu  sync.Mutex      // guards watched
+	watched map[string]bool // ids of grants whose program's keyfob is watched
+
+	listMu sync.Mutex    // guards what follows
+	listOf *profiles.Set // of which lists are the profiles
+	lists  []profiles.Listed
 
 	rewatch chan struct{} // cap 1: other files may have to be watched
 }
@@ -175,20 +192,36 @@ func newDaemon(opt Options) (_ *daemon, err error) {
 			first.undo()
 		}
 	}()
+	d.metrics = metrics.New(metrics.Config{Version: opt.Version, Started: d.started, Collect: d.measure})
+	counting, err := d.prepareMetrics(context.Background(), conf)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			counting.undo()
+		}
+	}()
 	d.notifier = d.newNotifier()
+	d.desktop.dialog = d.newDialog()
+	d.limits = imds.NewLimits()
 	d.queue = interact.NewQueue(interact.Config{Expiry: d.conf().SignInTimeout, Log: d.log})
 	d.grants = access.OpenGrants(d.vault, filepath.Join(d.conf().DataDir, "grants"))
+	d.consents = access.OpenConsents(d.vault, d.log)
 	d.broker = broker.New(broker.Config{
 		Sources:       (*sources)(d),
 		Store:         d.store,
-		Asker:         d.queue,
+		Asker:         (*asker)(d),
 		Rules:         first.rules,
+		Confirm:       d.confirm,
 		SigninTimeout: d.conf().SignInTimeout,
 		Announce:      d.announce,
 		Log:           d.log,
 	})
 	first.commit()
+	counting.commit()
 	d.loadProfiles()
+	d.openAudit(conf.Settings)
 	return d, nil
 }
 
@@ -197,6 +230,10 @@ func (d *daemon) close() {
 	for _, e := range d.endpoints() {
 		e.close()
 	}
+	if d.measuring != nil {
+		_ = d.measuring.listener.Close()
+	}
+	d.closeAudit()
 	if d.vault != nil {
 		_ = d.vault.Close()
 	}
@@ -225,6 +262,9 @@ func (d *daemon) run(ctx context.Context) error {
 	for _, e := range d.endpoints() {
 		d.serve(e)
 	}
+	if d.measuring != nil {
+		d.serveMetrics(d.measuring)
+	}
 	d.mu.Unlock()
 	d.group.Go(func() error { return d.serveControl(gctx) })
 	d.group.Go(func() error { d.firstUnlock(gctx); return nil })
@@ -238,7 +278,9 @@ func (d *daemon) run(ctx context.Context) error {
 			return nil
 		})
 	}
-	d.group.Go(func() error { return d.reloadOnSignal(gctx) })
+	hup, stopHUP := hangups()
+	defer stopHUP()
+	d.group.Go(func() error { return d.reloadOnSignal(gctx, hup) })
 	d.group.Go(func() error { d.watchFiles(gctx); return nil })
 
 	d.log.WithFields(logrus.Fields{logging.Version: d.opt.Version, logging.Socket: d.conf().Socket, logging.Backend: d.conf().Keystore}).Info("keyfobd is ready")
@@ -246,6 +288,7 @@ func (d *daemon) run(ctx context.Context) error {
 		d.opt.Ready()
 	}
 	err := d.group.Wait()
+	d.consents.Close()
 	switch cause := context.Cause(ctx); {
 	case errors.Is(err, context.Canceled), errors.Is(err, errStopped), errors.Is(err, errIdle):
 		err = nil
@@ -292,6 +335,7 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 		case <-tick.C:
 		}
 		d.pruneGrants(ctx)
+		d.sweepExec()
 		d.retryUnlock(ctx)
 		if d.exec.address() == "" {
 			d.resumeExec() // its port may have been taken at the start

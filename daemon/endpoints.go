@@ -228,6 +228,7 @@ func (d *daemon) makeServer(e *endpoint) {
 		Tokens:            func() *access.Tokens { return d.tokens.Load() },
 		Generation:        d.broker.Generation,
 		Facts:             func(profile string) imds.Facts { return (*e.facts.Load())[profile] },
+		Limits:            d.limits,
 		Audit:             d.recorder(),
 		Log:               log,
 	})
@@ -241,6 +242,7 @@ func (d *daemon) containerServer(l net.Listener, hosts []string, unidentified bo
 		Grants:            d.grants,
 		Check:             d.checkGrant,
 		AllowUnidentified: unidentified,
+		Limits:            d.limits,
 		Audit:             d.recorder(),
 		Log:               log,
 	})

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -184,13 +185,20 @@ func (d *daemon) grantAdd(c *call) (any, error) {
 			out.Region, out.Settings = prof.Region, prof.ConfigLines()
 		}
 	}
+	if spec.Policy, err = policyOf(p.SessionPolicy); err != nil {
+		return nil, err
+	}
+	r.Policy = spec.Policy
+	protected := slices.ContainsFunc(spec.Profiles, d.protected)
+	var snap *cred.Snapshot
 	if p.ForExec {
 		spec.ExecPID = c.caller.Caller.PID
 		if spec.Note == "" {
 			spec.Note = fmt.Sprintf("exec, pid %d", spec.ExecPID)
 		}
 		spec.RoleARN, spec.Implicit = r.RoleARN, r.Implicit
-		if _, err := d.getAsking(c, r); err != nil {
+		if snap, err = d.getAsking(c, r); err != nil {
+			d.refusal(r, err)
 			return nil, about(err, r.Profile)
 		}
 	} else if err := d.mayHave(c, spec); err != nil {
@@ -199,6 +207,16 @@ func (d *daemon) grantAdd(c *call) (any, error) {
 		return nil, &control.Error{Code: control.CodeFailed, Message: "cannot make the grant: there is no container endpoint",
 			Hint: "--container 127.0.0.1:PORT for keyfobd, or an [[endpoint]] with kind = \"container\" in config.toml"}
 	}
+	if protected {
+		names := spec.Profiles
+		if p.ForExec { // the broker asked about this one
+			names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == r.Profile })
+		}
+		if err := d.confirmGrant(c, names, p.MayAsk); err != nil {
+			return nil, err
+		}
+	}
+	spec.Confirmed = protected
 	addr, err := d.exec.start(d)
 	if err != nil {
 		return nil, err
@@ -207,6 +225,10 @@ func (d *daemon) grantAdd(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if snap != nil {
+		d.handOut(r, snap, g.ID)
+	}
+	d.watchExec()
 	d.describeGrant(&out, *g, addr)
 	d.log.WithFields(logrus.Fields{logging.Profile: strings.Join(g.Profiles, ","), logging.PID: c.caller.Caller.PID}).Info("grant made")
 	return out, nil
@@ -219,7 +241,40 @@ func (d *daemon) mayHave(c *call, spec access.GrantSpec) error {
 		return nil
 	}
 	for _, name := range spec.Profiles {
-		if err := d.check(c.caller.Caller, name, cred.Endpoint{Kind: cred.ViaExec}); err != nil {
+		r := c.caller
+		r.Profile, r.Policy, r.Via = name, spec.Policy, cred.Endpoint{Kind: cred.ViaExec}
+		if err := d.check(r.Caller, r.Profile, r.Via); err != nil {
+			d.refusal(r, err)
+			return err
+		}
+		if spec.Policy != "" { // that it can't carry is better known now
+			if _, _, err := d.broker.Chain(r); err != nil {
+				return about(err, name)
+			}
+		}
+	}
+	return nil
+}
+
+// confirmGrant asks a person about each protected profile of a grant: who
+// has its token is not asked any more.
+func (d *daemon) confirmGrant(c *call, names []string, mayAsk bool) error {
+	ctx, cancel := context.WithTimeout(c.ctx, waitProcess)
+	defer cancel()
+	for _, name := range names {
+		r := c.caller
+		r.Profile, r.MayAsk, r.Via = name, mayAsk, cred.Endpoint{Kind: cred.ViaExec}
+		if !d.protected(name) {
+			continue
+		}
+		detach := func() {}
+		if key, ok := d.confirmKey(r); ok && mayAsk {
+			detach = d.queue.Attach([]cred.LinkKey{key}, &terminal{conn: c.conn, place: c.caller.Caller.Terminal})
+		}
+		err := d.confirm(ctx, r)
+		detach()
+		if err != nil {
+			d.refusal(r, err)
 			return err
 		}
 	}

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"keyfob/internal/broker"
 	"keyfob/internal/control"
 	"keyfob/internal/cred"
 	"keyfob/profiles"
@@ -65,6 +67,9 @@ var handlers = map[string]handler{
 	control.MethodGrantRemove: {what: "remove the grant", handle: (*daemon).grantRemove, locked: true},
 	control.MethodStop:        {what: "stop the daemon", handle: (*daemon).stopByHand, locked: true},
 	control.MethodReload:      {what: "reload", handle: (*daemon).reloadByHand, locked: true},
+	control.MethodAnswer:      {what: "answer", handle: (*daemon).answerQuestion},
+	control.MethodAudit:       {what: "read the audit log", handle: (*daemon).auditEntries, locked: true},
+	control.MethodAuditVerify: {what: "verify the audit log", handle: (*daemon).auditVerify, locked: true},
 	control.MethodVersion:     {what: "tell the version", handle: (*daemon).version, locked: true},
 }
 
@@ -181,11 +186,16 @@ func (d *daemon) credentials(c *call) (any, error) {
 	}
 	d.freshProfiles(c.ctx)
 	r := d.request(c, p.Context, via)
+	if r.Policy, err = policyOf(p.SessionPolicy); err != nil {
+		return nil, err
+	}
 	snap, err := d.getAsking(c, r)
 	if err != nil {
+		d.refusal(r, err)
 		return nil, about(err, r.Profile)
 	}
 	d.issued.add(snap.AccessKeyID)
+	d.handOut(r, snap, "")
 	return control.CredentialsResult{
 		Version:         1,
 		AccessKeyID:     snap.AccessKeyID,
@@ -235,6 +245,10 @@ func (d *daemon) Get(ctx context.Context, r cred.Request) (*cred.Snapshot, error
 	if d.lockedByHand.Load() {
 		return nil, &cred.InteractionError{Kind: "unlock", Profile: r.Profile, Message: "cannot get credentials for " + r.Profile + ": keyfob is locked", Help: "keyfob unlock"}
 	}
+	if snap := d.broker.Held(r); snap != nil {
+		return snap, nil
+	}
+	d.wish(r)
 	return d.broker.Get(ctx, r)
 }
 
@@ -282,11 +296,8 @@ func (d *daemon) list(c *call) (any, error) {
 		return nil, err
 	}
 	d.freshProfiles(c.ctx)
-	d.mu.Lock()
-	set := d.files
-	d.mu.Unlock()
 	out := control.ListResult{Profiles: []control.ListEntry{}}
-	for _, l := range set.List() {
+	for _, l := range d.listed() {
 		e := control.ListEntry{Name: l.Name, Source: string(l.Source), Account: l.Account, Origins: []control.Origin{}}
 		for _, o := range l.Origins {
 			e.Origins = append(e.Origins, control.Origin{Kind: string(o.Kind), Name: o.Name, File: o.File, Line: o.Line})
@@ -303,6 +314,20 @@ func (d *daemon) list(c *call) (any, error) {
 		out.Profiles = append(out.Profiles, e)
 	}
 	return out, nil
+}
+
+// listed are all profiles. They are made once for what was read: a chain is
+// resolved anew for each profile on it.
+func (d *daemon) listed() []profiles.Listed {
+	d.mu.Lock()
+	set := d.files
+	d.mu.Unlock()
+	d.listMu.Lock()
+	defer d.listMu.Unlock()
+	if d.listOf != set {
+		d.listOf, d.lists = set, set.List()
+	}
+	return d.lists
 }
 
 func (d *daemon) status(c *call) (any, error) {
@@ -328,7 +353,7 @@ func (d *daemon) status(c *call) (any, error) {
 	}
 	for _, s := range d.broker.Sessions() {
 		e := control.SessionStatus{Profile: s.Profile, AccessKeyID: s.AccessKeyID, AccountID: s.AccountID, Callers: s.Callers,
-			Expiration: stampText(s.Expires), NextRefresh: stampText(s.NextRefresh)}
+			Expiration: stampText(d.advertised(s)), NextRefresh: stampText(s.NextRefresh)}
 		e.LastError = oneText(s.LastError)
 		if s.NeedsPerson {
 			e.NeedsPerson, e.EndsAt = true, stampText(s.EndsAt)
@@ -340,10 +365,20 @@ func (d *daemon) status(c *call) (any, error) {
 	}
 	for _, p := range d.queue.Pending() {
 		out.Interactions = append(out.Interactions, control.InteractionStatus{ID: p.ID, Kind: p.Kind, Profile: p.Profile,
+			URL: p.Question.URL, UserCode: p.Question.UserCode, Program: p.Question.Program,
 			Since: stampText(p.Since), Expires: stampText(p.Expires), Waiting: p.Waiting})
 	}
 	for _, name := range st.Corrupt {
+		if d.replaced(name) {
+			continue
+		}
 		out.Warnings = append(out.Warnings, "a corrupt record was set aside: "+name)
+	}
+	if a := d.audit.Load(); a != nil && a.log.Warning() != "" {
+		out.Warnings = append(out.Warnings, a.log.Warning())
+	}
+	for _, rule := range d.conf().unjudged {
+		out.Warnings = append(out.Warnings, "a rule refuses everybody: "+trimCannot(rule.Error()))
 	}
 	if st.Warning != "" {
 		out.Warnings = append(out.Warnings, st.Warning)
@@ -362,6 +397,31 @@ func (d *daemon) status(c *call) (any, error) {
 		out.Warnings = append(out.Warnings, oneText(err.Error()))
 	}
 	return out, nil
+}
+
+// advertised is the end of a session as every hand-out tells it.
+func (d *daemon) advertised(s broker.Session) time.Time {
+	now := time.Now()
+	if snap, ok := d.broker.Peek(s.Profile); ok && snap.AccessKeyID == s.AccessKeyID {
+		return snap.AdvertisedExpiry(now)
+	}
+	if s.Expires.IsZero() {
+		return s.Expires
+	}
+	// Of a role or a region that was named: such sessions last longer than
+	// the two minutes below which nothing is taken off.
+	return (&cred.Snapshot{Credentials: cred.Credentials{Expires: s.Expires}, Fetched: s.Expires.Add(-time.Hour)}).AdvertisedExpiry(now)
+}
+
+// replaced reports whether the keys of a record that was set aside were
+// added anew: then there is nothing to do about it.
+func (d *daemon) replaced(corrupt string) bool {
+	record, _, _ := strings.Cut(corrupt, ".corrupt-")
+	if !strings.HasPrefix(record, "key+") {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(d.conf().DataDir, "vault", record))
+	return err == nil
 }
 
 func skewText(skew time.Duration) string {

@@ -160,12 +160,13 @@ func (d *daemon) remove(c *call) (any, error) {
 	return control.Empty{}, err
 }
 
-// forget drops a profile's sessions and grants.
+// forget drops a profile's sessions, its grants, and what a person said of
+// the programs that may have it.
 func (d *daemon) forget(ctx context.Context, profile string) error {
 	if err := d.broker.Forget(ctx, profile); err != nil && !errors.Is(err, cred.ErrUnknownProfile) {
 		return err
 	}
-	return d.grants.RemoveProfile(ctx, profile)
+	return errors.Join(d.grants.RemoveProfile(ctx, profile), d.consents.Forget(ctx, profile))
 }
 
 func (d *daemon) logout(c *call) (any, error) {
@@ -178,10 +179,11 @@ func (d *daemon) logout(c *call) (any, error) {
 	}
 	r := d.request(c, p.Context, cred.ViaLogin)
 	d.mu.Lock()
-	known := d.files.Has(r.Profile)
+	set := d.files
 	d.mu.Unlock()
-	if !known {
-		_, err := d.resolve(r.Profile)
+	// Without a name it is also the daemon's own keys that are meant, which
+	// need no profile.
+	if _, err := set.Resolve(d.query(p.Context)); err != nil {
 		return nil, unknownProfile(err)
 	}
 	if err := d.forget(c.ctx, r.Profile); err != nil {
@@ -199,8 +201,9 @@ func (d *daemon) resolve(name string) (*profiles.Profile, error) {
 	return set.Resolve(named(name))
 }
 
-func (d *daemon) lock(*call) (any, error) {
+func (d *daemon) lock(c *call) (any, error) {
 	d.lockedByHand.Store(true)
+	d.lockAudit(c.ctx)
 	d.vault.Lock()
 	d.broker.ForgetMemory()
 	for _, e := range d.endpoints() {
@@ -221,7 +224,12 @@ func (d *daemon) unlockByHand(c *call) (any, error) {
 	if err := d.store.wait(c.ctx); err != nil {
 		return nil, err
 	}
-	if err := d.vault.Unlock(c.ctx, cred.NewSecret(p.Passphrase)); err != nil {
+	if p.Passphrase == "" {
+		err = d.unlockVault(c.ctx)
+	} else {
+		err = d.vault.Unlock(c.ctx, cred.NewSecret(p.Passphrase))
+	}
+	if err != nil {
 		return nil, err
 	}
 	d.lockedByHand.Store(false)

@@ -21,6 +21,9 @@ func (d *daemon) attach(c *call, r cred.Request) (detach func()) {
 	if err != nil || len(keys) == 0 {
 		return func() {} // the broker's own answer says what is wrong
 	}
+	if key, ok := d.confirmKey(r); ok {
+		keys = append(keys, key)
+	}
 	return d.queue.Attach(keys, &terminal{conn: c.conn, place: c.caller.Caller.Terminal})
 }
 
@@ -54,7 +57,8 @@ func (t *terminal) Prompt(ctx context.Context, p interact.Pending) (cred.Secret,
 		return code, nil
 	}
 	err := t.conn.WriteEvent(control.Event{ID: t.conn.id, Event: control.EventPrompt, Prompt: &control.Prompt{
-		Interaction: p.ID, Kind: p.Kind, Profile: p.Profile, Serial: p.Question.Serial, Text: p.Question.Text}})
+		Interaction: p.ID, Kind: p.Kind, Profile: p.Profile, Serial: p.Question.Serial, Text: p.Question.Text,
+		URL: p.Question.URL, UserCode: p.Question.UserCode, Choices: p.Question.Choices, Program: p.Question.Program, SAMLEndpoint: p.Question.SAMLEndpoint}})
 	if err != nil {
 		return cred.Secret{}, fmt.Errorf("cannot ask: %w", err)
 	}
@@ -85,6 +89,9 @@ func (d *daemon) login(c *call) (any, error) {
 	d.freshProfiles(c.ctx)
 	r := d.request(c, p.Context, cred.ViaLogin)
 	r.MayAsk = true
+	if p.Device || p.Remote || p.Assertion != "" {
+		r.Signin = &cred.Signin{Device: p.Device, Remote: p.Remote, Assertion: cred.NewSecret(p.Assertion)}
+	}
 	keys, _, err := d.broker.Chain(r)
 	if err != nil {
 		return nil, about(err, r.Profile)

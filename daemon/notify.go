@@ -17,6 +17,9 @@ const notifyEnd = 2 * time.Second
 // not beside this program. A daemon that serves a whole machine is nobody's
 // session: its notifications would find no desktop and end there.
 func (d *daemon) newNotifier() *interact.Notifier {
+	if d.system() {
+		return nil
+	}
 	path, err := besideSelf(interact.SigninName)
 	if err != nil {
 		d.log.WithError(err).Debug("no desktop notifications")

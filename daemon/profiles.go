@@ -75,7 +75,8 @@ func (d *daemon) loadProfiles() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stamps = d.stampFiles()
-	d.files = d.readProfiles(d.conf(), d.vaultKeys(context.Background()))
+	d.keys = d.vaultKeys(context.Background())
+	d.files = d.readProfiles(d.conf(), d.keys)
 	if err := d.files.Err(); err != nil {
 		d.log.WithError(err).Warn("an AWS file is not usable")
 	}
@@ -109,13 +110,14 @@ func (d *daemon) freshProfiles(ctx context.Context) {
 // readAgain is freshProfiles without the look at the stamps. d.mu is held.
 func (d *daemon) readAgain(ctx context.Context, now []stamp) {
 	d.stamps = now
-	next := d.readProfiles(d.conf(), d.vaultKeys(ctx))
+	keys := d.vaultKeys(ctx)
+	next := d.readProfiles(d.conf(), keys)
 	if err := next.Err(); err != nil {
 		d.reloadErr = err
 		d.log.WithError(err).Warn("an AWS file is not usable, what was read before stays")
 		return
 	}
-	d.reloadErr = nil
+	d.reloadErr, d.keys = nil, keys
 	d.publish(next)
 	d.log.Info("profiles read again")
 }

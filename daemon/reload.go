@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -23,7 +24,7 @@ type config struct {
 	withoutEnv *settings.Settings
 	endpoints  []endpointConfig // as the settings have them
 	rules      []access.ProfileRule
-	unjudged   []string // rules that can't be judged where they stand
+	unjudged   []*settings.Error // rules that can't be judged where they stand
 }
 
 // conf is the settings in force.
@@ -58,33 +59,45 @@ func newConfig(s *settings.Settings, flags settings.Flags, getenv func(string) s
 		c.rules = append(c.rules, access.ProfileRule{Name: r.Name, AllowUsers: r.AllowUsers, AllowGroups: r.AllowGroups,
 			AllowPrograms: accessPrograms(r.AllowPrograms), Protected: r.Protected, Policy: policy})
 	}
-	// Rules are found by the addresses of their listeners. Those are not
-	// bound yet, and two of port 0 would look alike.
-	rules := c.rulesConfig(nil)
-	for i, e := range c.endpoints {
-		rule := e.rule(e.Listen)
-		if strings.HasSuffix(e.Listen, ":0") {
-			rule.Listen += strings.Repeat(" ", i)
+	for _, r := range c.rulePlaces() {
+		if _, err := access.NewRules(r.RulesConfig); err != nil {
+			return nil, c.badRule(r.key, err)
 		}
-		rules.Endpoints = append(rules.Endpoints, rule)
-	}
-	if _, err := access.NewRules(rules); err != nil {
-		if s.ConfigFound {
-			return nil, &settings.Error{File: s.ConfigFile, Message: trimCannot(err.Error()), Help: hintOf(err)}
+		for _, why := range r.Unjudgeable() {
+			c.unjudged = append(c.unjudged, c.badRule(r.key, errors.New(why)))
 		}
-		return nil, err
 	}
-	c.unjudged = rules.Unjudgeable()
 	return c, nil
 }
 
-// rulesConfig is the rules of the settings, for listeners that are bound.
-func (c *config) rulesConfig(bound []*endpoint) access.RulesConfig {
-	cfg := access.RulesConfig{Owner: peer.Self(), Profiles: c.rules}
-	for _, e := range bound {
-		cfg.Endpoints = append(cfg.Endpoints, e.now.Load().rule(e.address()))
+// ruleAt is one rule alone, with its place in config.toml.
+type ruleAt struct {
+	access.RulesConfig
+	key string
+}
+
+func (c *config) rulePlaces() []ruleAt {
+	var list []ruleAt
+	for i := range c.endpoints {
+		e := &c.endpoints[i]
+		list = append(list, ruleAt{access.RulesConfig{Owner: peer.Self(), Endpoints: []access.EndpointRule{e.rule(e.Listen)}}, e.Key()})
 	}
-	return cfg
+	for i := range c.rules {
+		list = append(list, ruleAt{access.RulesConfig{Owner: peer.Self(), Profiles: c.rules[i : i+1]}, c.ProfileRules[i].Key()})
+	}
+	return list
+}
+
+// badRule puts the place to what access says of a rule.
+func (c *config) badRule(key string, err error) *settings.Error {
+	text := strings.TrimPrefix(trimCannot(err.Error()), "use ")
+	for _, name := range []string{"allow_users", "allow_groups", "allow_programs"} {
+		if key != "" && strings.Contains(text, name) {
+			key += "." + name
+			break
+		}
+	}
+	return c.Bad(key, hintOf(err), "%s", text)
 }
 
 // accessPrograms keeps nil, which is every program, apart from the empty list.
@@ -156,6 +169,10 @@ func keepFixed(s, old *settings.Settings) (notice string) {
 			*f.now = *f.was
 		}
 	}
+	if s.SignInTimeout != old.SignInTimeout {
+		changed = append(changed, "signin_timeout")
+		s.SignInTimeout = old.SignInTimeout
+	}
 	if len(changed) == 0 {
 		return ""
 	}
@@ -164,7 +181,8 @@ func keepFixed(s, old *settings.Settings) (notice string) {
 
 // apply puts next in force. d.mu is held. On an error nothing has changed.
 func (d *daemon) apply(ctx context.Context, old, next *config) error {
-	set := d.readProfiles(next, d.vaultKeys(ctx))
+	keys := d.vaultKeys(ctx)
+	set := d.readProfiles(next, keys)
 	filesErr := set.Err()
 	if filesErr != nil && (next.AWSConfigFile != old.AWSConfigFile || next.AWSCredentials != old.AWSCredentials || next.ProfilesFile != old.ProfilesFile) {
 		return filesErr
@@ -173,7 +191,7 @@ func (d *daemon) apply(ctx context.Context, old, next *config) error {
 	if err != nil {
 		return err
 	}
-	metrics, err := d.prepareMetrics(next)
+	metrics, err := d.prepareMetrics(ctx, next)
 	if err != nil {
 		change.undo()
 		return err
@@ -186,17 +204,29 @@ func (d *daemon) apply(ctx context.Context, old, next *config) error {
 	if filesErr != nil {
 		d.reloadErr = filesErr
 		d.log.WithError(filesErr).Warn("an AWS file is not usable, what was read before stays")
-		set = d.files.WithVault(d.vaultKeys(ctx))
+		set = d.files.WithVault(keys)
 	}
-	d.files = set
+	d.files, d.keys = set, keys
 	d.broker.SetProfiles(set)
 	change.commit()
 	d.learnFacts()
 	d.pinProfiles()
 	d.applyLog(old, next)
-	d.applyRest(old, next)
+	if next.Audit != old.Audit {
+		d.openAudit(next.Settings)
+	}
 	metrics.commit()
 	d.warnUnjudged(next)
+	if next.PassphraseFile != old.PassphraseFile && !d.lockedByHand.Load() && d.vault.Status().Locked {
+		d.group.Go(func() error {
+			if err := d.unlockVault(d.life); err != nil {
+				d.log.WithError(err).Warn("vault stays locked")
+			} else {
+				d.unlocked(d.life)
+			}
+			return nil
+		})
+	}
 	select {
 	case d.rewatch <- struct{}{}:
 	default:
@@ -223,7 +253,7 @@ func (d *daemon) applyLog(old, next *config) {
 
 func (d *daemon) warnUnjudged(c *config) {
 	for _, rule := range c.unjudged {
-		d.log.WithField(logging.Reason, rule).Warn("a rule can't be judged where it stands: it refuses everybody")
+		d.log.WithError(rule).Warn("a rule can't be judged where it stands: it refuses everybody")
 	}
 }
 

@@ -110,7 +110,7 @@ func TestReloadIsWholeOrNotAtAll(t *testing.T) {
 		"bad policy":    {endpointToml(a, "three") + "policy = 'policy.json'\n" + rule, "config.toml:5"},
 		"unknown user":  {endpointToml(a, "three") + "allow_users = ['nobody-of-that-name']\n", "nobody-of-that-name"},
 		"bad AWS file":  {"[aws]\nconfig_file = 'broken'\n" + endpointToml(a, "three") + rule, "broken:1"},
-		"bad metrics":   {endpointToml(a, "three") + rule + "[metrics]\nlisten = '" + taken.Addr().String() + "'\n", taken.Addr().String()},
+		"bad metrics":   {endpointToml(a, "three") + endpointToml(free, "two") + rule + "[metrics]\nlisten = '" + taken.Addr().String() + "'\n", taken.Addr().String()},
 	} {
 		w.write("config/keyfob/policy.json", "[]")
 		w.write("config/keyfob/broken", "not a line of the grammar\n")

@@ -9,11 +9,17 @@ import (
 	"syscall"
 )
 
-// reloadOnSignal reloads at SIGHUP, until ctx ends.
-func (d *daemon) reloadOnSignal(ctx context.Context) error {
+// hangups catches SIGHUP from now on: one that came before would end the
+// program.
+func hangups() (caught <-chan os.Signal, stop func()) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+	return hup, func() { signal.Stop(hup) }
+}
+
+// reloadOnSignal reloads at each signal, until ctx ends. Those that come
+// during a reload are one.
+func (d *daemon) reloadOnSignal(ctx context.Context, hup <-chan os.Signal) error {
 	for {
 		select {
 		case <-ctx.Done():

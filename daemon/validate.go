@@ -23,8 +23,7 @@ func validate(s *settings.Settings, flags settings.Flags, environ []string, w io
 		return err
 	}
 	if len(c.unjudged) > 0 {
-		return &settings.Error{File: s.ConfigFile, Message: strings.Join(c.unjudged, "; "),
-			Help: "allow_programs for other users' processes needs a daemon that may read them (CAP_SYS_PTRACE)"}
+		return c.unjudged[0]
 	}
 	set := loadProfiles(c, env, vaultNames(s))
 	if err := set.Err(); err != nil {

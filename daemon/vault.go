@@ -1,10 +1,13 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -49,7 +52,7 @@ func (s *startingStore) Put(ctx context.Context, name string, value cred.Secret)
 
 // firstUnlock opens the vault behind the ready listeners.
 func (d *daemon) firstUnlock(ctx context.Context) {
-	err := d.vault.Unlock(ctx, cred.Secret{}) // by the keyring or the configured passphrase
+	err := d.unlockVault(ctx) // by the keyring or the configured passphrase
 	if err == nil {
 		d.recall(ctx) // before anybody is served who could have a token of the last run
 	}
@@ -59,6 +62,22 @@ func (d *daemon) firstUnlock(ctx context.Context) {
 		return
 	}
 	d.resume(ctx)
+}
+
+// unlockVault opens the vault by what there is without a person. The vault
+// knows the passphrase file of the start; one that a reload named is read
+// here.
+func (d *daemon) unlockVault(ctx context.Context) error {
+	var passphrase cred.Secret
+	if path := d.conf().PassphraseFile; d.conf().Keystore == "passphrase" && path != "" && path != d.opt.Settings.PassphraseFile {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("cannot read the passphrase file: %w", err)
+		}
+		passphrase = cred.SecretBytes(bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r")))
+		clear(b)
+	}
+	return d.vault.Unlock(ctx, passphrase)
 }
 
 // unlocked brings in what the vault holds, after each unlock.
@@ -73,10 +92,15 @@ func (d *daemon) recall(ctx context.Context) {
 	if err := d.keptTokens(ctx); err != nil {
 		d.log.WithError(err).Warn("endpoint tokens will not survive a restart")
 	}
+	d.recallAudit(ctx)
+	if err := d.consents.Load(ctx); err != nil {
+		d.log.WithError(err).Warn("cannot read which programs a person confirmed")
+	}
 	if err := d.grants.Load(ctx); err != nil {
 		d.log.WithError(err).Warn("cannot read the grants")
 	}
 	d.pruneGrants(ctx)
+	d.watchExec()
 }
 
 // resume goes on with what waited for the vault.
@@ -104,7 +128,7 @@ func (d *daemon) retryUnlock(ctx context.Context) {
 	if !st.Locked || d.lockedByHand.Load() || !d.passes(st.Err) {
 		return
 	}
-	if d.vault.Unlock(ctx, cred.Secret{}) == nil {
+	if d.unlockVault(ctx) == nil {
 		d.log.Info("the keyring is back, vault unlocked")
 		d.unlocked(ctx)
 	}
@@ -244,5 +268,8 @@ func (d *daemon) refreshVaultKeys(ctx context.Context) {
 	keys := d.vaultKeys(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.publish(d.files.WithVault(keys))
+	if !maps.Equal(keys, d.keys) { // most unlocks tell nothing new: their ids stand in the records' names
+		d.keys = keys
+		d.publish(d.files.WithVault(keys))
+	}
 }

@@ -26,6 +26,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"keyfob/internal/control"
 )
 
@@ -39,6 +41,9 @@ const goroutinesVar = "TEST_GOROUTINES"
 
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "keyfobd" {
+		if act := os.Getenv(actVar); act != "" {
+			os.Exit(actExec(strings.Fields(act)[1:]))
+		}
 		tellGoroutines(os.Getenv(goroutinesVar))
 		os.Exit(Main(os.Args[1:], "0.0.0-test", os.Stdout, os.Stderr))
 	}
@@ -62,6 +67,37 @@ func TestMain(m *testing.M) {
 		bin = dir
 		return m.Run()
 	}())
+}
+
+// actVar makes the program act as keyfob exec up to the start of its program:
+// "exec SOCKET STS DIR".
+const actVar = "TEST_ACT"
+
+func actExec(arg []string) int {
+	fail := func(err error) int {
+		fmt.Println(err)
+		return 1
+	}
+	ctx := context.Background()
+	c, err := control.Dial(ctx, arg[0])
+	if err != nil {
+		return fail(err)
+	}
+	if err := c.Call(ctx, control.MethodGrantAdd, control.GrantParams{Context: control.Context{Profile: "app", Named: true,
+		Env: map[string]string{"AWS_ENDPOINT_URL": arg[1]}}, ForExec: true, Profiles: []string{"app"}}, nil, nil); err != nil {
+		return fail(err)
+	}
+	dir := filepath.Join(arg[2], "run-1")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fail(err)
+	}
+	lock := flock.New(filepath.Join(dir, "lock"))
+	if ok, err := lock.TryLock(); err != nil || !ok {
+		return fail(fmt.Errorf("cannot lock: %v", err))
+	}
+	fmt.Println("ready")
+	time.Sleep(time.Minute)
+	return 0
 }
 
 func copySelf(to string) error {
@@ -256,20 +292,6 @@ func (w *world) status() (s control.StatusResult) {
 	return s
 }
 
-// listen is the address of the nth endpoint of a kind.
-func (w *world) listen(kind string, n int) string {
-	w.t.Helper()
-	for _, e := range w.status().Endpoints {
-		if e.Kind == kind {
-			if n--; n < 0 {
-				return e.Listen
-			}
-		}
-	}
-	w.t.Fatalf("there is no such %s endpoint", kind)
-	return ""
-}
-
 func (w *world) eventually(what string, ok func() bool) {
 	w.t.Helper()
 	for end := time.Now().Add(15 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
@@ -308,13 +330,17 @@ func dialIMDS(t testing.TB, addr string) *kept {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	k := &kept{t: t, host: addr, conn: conn, r: bufio.NewReader(conn)}
+	k := newKept(t, conn)
 	code, body, err := k.do("PUT", "/latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds: 600")
 	if err != nil || code != 200 {
 		t.Fatalf("token: %d %v", code, err)
 	}
 	k.token = body
 	return k
+}
+
+func newKept(t testing.TB, conn net.Conn) *kept {
+	return &kept{t: t, host: conn.RemoteAddr().String(), conn: conn, r: bufio.NewReader(conn)}
 }
 
 func (k *kept) do(method, path, header string) (int, string, error) {
@@ -372,6 +398,15 @@ type fakeSTS struct {
 	*httptest.Server
 	mu    sync.Mutex
 	calls []url.Values
+	held  chan struct{} // answers wait until it is closed, nil for not
+}
+
+// hold keeps answers back until the channel is closed.
+func (s *fakeSTS) hold() chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = make(chan struct{})
+	return s.held
 }
 
 func newSTS(t testing.TB) *fakeSTS {
@@ -383,10 +418,18 @@ func newSTS(t testing.TB) *fakeSTS {
 		}
 		s.mu.Lock()
 		s.calls = append(s.calls, r.PostForm)
-		n := len(s.calls)
+		n, held := len(s.calls), s.held
 		s.mu.Unlock()
+		if held != nil {
+			<-held
+		}
 		op, arn := r.PostForm.Get("Action"), r.PostForm.Get("RoleArn")
 		name := arn[strings.LastIndexByte(arn, '/')+1:]
+		if op == "GetCallerIdentity" {
+			fmt.Fprint(w, `<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>`+
+				`<Arn>arn:aws:iam::111111111111:user/alice</Arn><UserId>AIDAEXAMPLE</UserId><Account>111111111111</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`)
+			return
+		}
 		fmt.Fprintf(w, `<%[1]sResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><%[1]sResult><Credentials>`+
 			`<AccessKeyId>ASIA%[2]s%04[3]d</AccessKeyId><SecretAccessKey>CANARY-secret</SecretAccessKey><SessionToken>CANARY-token</SessionToken>`+
 			`<Expiration>%[4]s</Expiration></Credentials></%[1]sResult></%[1]sResponse>`,

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"keyfob/internal/access"
+	"keyfob/internal/cred"
+	"keyfob/internal/peer"
 )
 
 // fixedServer is what we are measured against: net/http with a fixed body
@@ -44,6 +46,20 @@ func bareServer(b testing.TB, body []byte) string {
 	go func() { defer close(done); srv.Serve(l) }()
 	b.Cleanup(func() { srv.Close(); <-done })
 	return l.Addr().String()
+}
+
+// auditedServer is what is measured: all checks on, and every hand-out
+// recorded.
+func auditedServer(b testing.TB) string {
+	return metadataServer(b, func(c *MetadataConfig) {
+		c.Audit = &counter{}
+		c.Check = func(c peer.Caller, _ string, _ cred.Endpoint) error {
+			if c.UID != peer.Self() {
+				return cred.ErrDenied
+			}
+			return nil
+		}
+	})
 }
 
 // caller is a keep-alive client that costs next to nothing: it writes fixed
@@ -127,7 +143,7 @@ func fixedBody() []byte {
 }
 
 func BenchmarkCredentialsKept(b *testing.B) {
-	address := metadataServer(b, nil)
+	address := auditedServer(b)
 	all := callers(b, address, newToken(b, address))
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -143,7 +159,7 @@ func BenchmarkFixedKept(b *testing.B) {
 
 // BenchmarkRatioKept compares credentials over kept connections.
 func BenchmarkRatioKept(b *testing.B) {
-	address := metadataServer(b, nil)
+	address := auditedServer(b)
 	ours := callers(b, address, newToken(b, address))
 	for _, other := range []struct {
 		name    string
@@ -157,6 +173,45 @@ func BenchmarkRatioKept(b *testing.B) {
 				func() time.Duration { return burst(b, theirs, n) })
 		})
 	}
+}
+
+// BenchmarkTailKept compares how long the slowest in a hundred wait while
+// eight clients ask as fast as they can.
+func BenchmarkTailKept(b *testing.B) {
+	address := auditedServer(b)
+	sides := [2][]*caller{callers(b, address, newToken(b, address)), callers(b, fixedServer(b, fixedBody()), "x")}
+	const n = 200
+	var took [2][]time.Duration
+	for range b.N {
+		for side, all := range sides {
+			var mu sync.Mutex // guards took
+			var wg sync.WaitGroup
+			for _, k := range all {
+				wg.Go(func() {
+					mine := make([]time.Duration, 0, n)
+					for range n {
+						began := time.Now()
+						if err := k.call(); err != nil {
+							b.Error(err)
+							return
+						}
+						mine = append(mine, time.Since(began))
+					}
+					mu.Lock()
+					took[side] = append(took[side], mine...)
+					mu.Unlock()
+				})
+			}
+			wg.Wait()
+		}
+	}
+	for side, name := range []string{"ours", "theirs"} {
+		slices.Sort(took[side])
+		b.ReportMetric(float64(took[side][len(took[side])/2].Microseconds()), "p50-µs/"+name)
+		b.ReportMetric(float64(took[side][len(took[side])*99/100].Microseconds()), "p99-µs/"+name)
+	}
+	b.ReportMetric(float64(took[0][len(took[0])*99/100])/float64(took[1][len(took[1])*99/100]), "p99-ratio")
+	b.ReportMetric(0, "ns/op")
 }
 
 // compare runs both in turns, so that a noisy machine is noisy for both, and
@@ -235,7 +290,7 @@ func sequence(address, token string, mint bool) error {
 // BenchmarkRatioFresh measures token, list, credentials over fresh
 // connections, ours and theirs in turns.
 func BenchmarkRatioFresh(b *testing.B) {
-	ours, theirs := metadataServer(b, nil), fixedServer(b, fixedBody())
+	ours, theirs := auditedServer(b), fixedServer(b, fixedBody())
 	token := newToken(b, ours)
 	const n = 10
 	run := func(address string, mint bool) time.Duration {
@@ -272,7 +327,7 @@ func BenchmarkHandler(b *testing.B) {
 	l := listen(b, "127.0.0.1:0")
 	defer l.Close()
 	s := NewMetadata(MetadataConfig{
-		Listener: l, Profile: "dev", Broker: newBroker(), Facts: testFacts, identify: someone("1000"),
+		Listener: l, Profile: "dev", Broker: newBroker(), Facts: testFacts, identify: someone("1000"), Audit: &counter{},
 		Tokens: func() *access.Tokens { return tokens }, Generation: func(string) uint64 { return 7 },
 	})
 	address := l.Addr().String()
@@ -281,7 +336,7 @@ func BenchmarkHandler(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r = r.WithContext(context.WithValue(context.Background(), connKey{}, net.Conn(&conn{})))
+	r = r.WithContext(context.WithValue(context.Background(), connKey{}, net.Conn(&conn{caller: peer.Caller{UID: "1000", PID: 1, Via: "tcp"}})))
 	w := &nullWriter{http.Header{}}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -293,7 +348,7 @@ func BenchmarkHandler(b *testing.B) {
 }
 
 func BenchmarkFresh(b *testing.B) {
-	address := metadataServer(b, nil)
+	address := auditedServer(b)
 	freshly(b, address, newToken(b, address), true)
 }
 

@@ -19,6 +19,7 @@ type conn struct {
 	server    *Server
 	spoke     atomic.Bool // a request was read from it
 	busy      atomic.Bool // a request is being judged or answered
+	spare     atomic.Bool // which may be ended before that: it is the client that makes it last
 	answering atomic.Bool // an answer is being repeated, which net/http does not know of
 	heard     atomic.Bool // something was read from it since Limits last looked
 

@@ -29,6 +29,7 @@ const (
 // connection has one, used anew for each request.
 type exchange struct {
 	s       *Server
+	live    *live // the settings that it is judged by
 	w       http.ResponseWriter
 	r       *http.Request
 	conn    *conn
@@ -60,11 +61,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// No AWS client does this. One that sends thousands of requests at
 		// once must not keep the processor from the others: such requests
 		// are answered one at a time.
+		c.spare.Store(true)
 		s.limits.inLine <- struct{}{}
+		c.spare.Store(false)
 		defer func() { <-s.limits.inLine }()
 	}
 	x := &c.x
-	*x = exchange{s: s, w: w, r: r, conn: c, now: time.Now()}
+	*x = exchange{s: s, live: s.live.Load(), w: w, r: r, conn: c, now: time.Now()}
 	if f := s.dispatch(x); f != nil {
 		x.refusal(f)
 		x.fail(f)
@@ -160,13 +163,13 @@ func (s *Server) pass(x *exchange) *fault {
 	if r.RequestURI == "" || r.RequestURI[0] != '/' && r.RequestURI != "*" {
 		return forbidden("a target in absolute or authority form")
 	}
-	if !s.live.Load().guard.host(r.Host, x.conn) {
+	if !x.live.guard.host(r.Host, x.conn) {
 		return forbidden("Host is not this endpoint")
 	}
 	if name := refuses(r.Header); name != "" {
 		return forbidden("header " + name)
 	}
-	if err := x.conn.callerErr; err != nil && !s.live.Load().AllowUnidentified {
+	if err := x.conn.callerErr; err != nil && !x.live.AllowUnidentified {
 		return forbidden(peer.ErrUnidentified.Error()).with(err.Error())
 	}
 	x.caller = x.conn.caller
@@ -223,9 +226,9 @@ func (x *exchange) body(limit int64) *fault {
 	if err := control.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
 		return badRequest("the body can't be read")
 	}
-	x.conn.busy.Store(false) // it is the client who is waited for
+	x.conn.spare.Store(true)
 	n, err := io.Copy(io.Discard, io.LimitReader(x.r.Body, limit+1))
-	x.conn.busy.Store(true)
+	x.conn.spare.Store(false)
 	switch {
 	case err != nil:
 		return badRequest("the body can't be read")
@@ -252,7 +255,7 @@ func (s *Server) serveList(x *exchange, n *node) *fault {
 // endpoint's clients do. What it returns may be handed out.
 func (x *exchange) get(profile string) (*cred.Snapshot, *fault) {
 	ctx := &waiting{Context: x.r.Context(), deadline: x.now.Add(x.s.wait)}
-	r := cred.Request{Caller: x.caller, Profile: profile, Policy: x.s.live.Load().Policy, Via: x.s.via}
+	r := cred.Request{Caller: x.caller, Profile: profile, Policy: x.live.Policy, Via: x.s.via}
 	if x.grant != nil {
 		r.Grant, r.RoleARN, r.Implicit, r.Policy = x.grant.ID, x.grant.RoleARN, x.grant.Implicit, x.grant.Policy
 	}

@@ -32,7 +32,7 @@ type Facts struct {
 	Hostname       string // "" is the machine's; likewise the next three
 	LocalIPv4      string
 	IPv6           string
-	MAC            string // lower case, with colons
+	MAC            string // with colons
 	PublicIPv4     string
 	PublicHostname string
 	SecurityGroups []string // names; none is "default"
@@ -96,6 +96,7 @@ func (f *Facts) fill(m *machine) {
 			*v.fact = v.own
 		}
 	}
+	f.MAC = strings.ToLower(f.MAC) // as EC2 writes it
 	f.seed = m.id
 	if f.MAC == "" && f.LocalIPv4 != "" { // a machine without hardware, such as a container
 		sum := f.sum("mac", "")

@@ -33,7 +33,7 @@ func (m *metadata) account(x *exchange, f *Facts) (string, *fault) {
 
 // accountNow is the same without waiting.
 func (m *metadata) accountNow(x *exchange) string {
-	snapshot, err := m.broker.Get(m.ended, cred.Request{Caller: x.caller, Profile: x.profile, Policy: m.live.Load().Policy, Via: m.via})
+	snapshot, err := m.broker.Get(m.ended, cred.Request{Caller: x.caller, Profile: x.profile, Policy: x.live.Policy, Via: m.via})
 	if err != nil || snapshot == nil {
 		return ""
 	}

@@ -213,12 +213,16 @@ func (u *holder) cut(c *conn) {
 	c.older, c.newer = nil, nil
 }
 
-// waits reports whether the next move is the client's: it has sent nothing,
-// half a request, or does not read what it asked for.
+// waits reports whether the next move is the client's, or the client makes
+// our move last: it has sent nothing, half a request or a dozen at once, or
+// does not read what it asked for.
 func (c *conn) waits(now time.Time) bool {
 	c.mu.Lock()
 	stalled := c.writing && now.Sub(c.writeBegan) >= stalledAfter
 	reading := c.reading
 	c.mu.Unlock()
-	return stalled || reading && !c.busy.Load() && !c.answering.Load() && !unread(c.Conn)
+	if stalled || c.spare.Load() {
+		return true
+	}
+	return reading && !c.busy.Load() && !c.answering.Load() && !unread(c.Conn)
 }

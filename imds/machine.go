@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"time"
 )
@@ -45,13 +44,23 @@ func (m *machines) get() machine {
 func readMachine() machine {
 	m := machine{id: machineID()}
 	m.hostname, _ = os.Hostname()
+	v4, v6 := outward("udp4", "192.0.2.1:9"), outward("udp6", "[2001:db8::1]:9")
+	if v6.IsGlobalUnicast() {
+		m.ipv6 = v6.String()
+	}
+	m.ipv4, m.mac = interfaceOf(v4)
+	return m
+}
+
+// interfaceOf finds the interface that has an address, or the first with any
+// that may be shown if there is no such. It looks no further than it must: a
+// machine that runs containers has hundreds of interfaces behind its own, and
+// to list the addresses of each takes the system long.
+func interfaceOf(wanted netip.Addr) (ipv4, mac string) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
-		return m
+		return "", ""
 	}
-	// The address that leads out of the machine, else the first.
-	v4, v6 := outward("udp4", "192.0.2.1:9"), outward("udp6", "[2001:db8::1]:9")
-	found4, found6 := false, false
 	for _, i := range interfaces {
 		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 {
 			continue
@@ -66,19 +75,18 @@ func readMachine() machine {
 				continue
 			}
 			ip, ok := netip.AddrFromSlice(network.IP)
-			ip = ip.Unmap()
-			if !ok || !ip.IsGlobalUnicast() {
+			if ip = ip.Unmap(); !ok || !ip.Is4() || !ip.IsGlobalUnicast() {
 				continue
 			}
-			switch {
-			case ip.Is4() && !found4 && (m.ipv4 == "" || ip == v4):
-				m.ipv4, m.mac, found4 = ip.String(), i.HardwareAddr.String(), ip == v4
-			case ip.Is6() && !found6 && (m.ipv6 == "" || ip == v6):
-				m.ipv6, found6 = ip.String(), ip == v6
+			if ip == wanted || !wanted.IsValid() {
+				return ip.String(), i.HardwareAddr.String()
 			}
 		}
 	}
-	return m
+	if wanted.Is4() && wanted.IsGlobalUnicast() {
+		return wanted.String(), ""
+	}
+	return "", ""
 }
 
 // outward is the address that a packet to target would come from. Nothing is
@@ -93,17 +101,4 @@ func outward(network, target string) netip.Addr {
 		return a.AddrPort().Addr().Unmap().WithZone("")
 	}
 	return netip.Addr{}
-}
-
-// machineID is the id that systemd or D-Bus gave this installation
-// (machine-id(5)), "" where there is none.
-func machineID() string {
-	for _, name := range []string{"/etc/machine-id", "/var/lib/dbus/machine-id"} {
-		if b, err := os.ReadFile(name); err == nil {
-			if id := strings.TrimSpace(string(b)); len(id) == 32 {
-				return id
-			}
-		}
-	}
-	return ""
 }

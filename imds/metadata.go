@@ -241,7 +241,7 @@ func (m *metadata) authorize(x *exchange, need accessKind) *fault {
 		return forbidden("the route is closed")
 	}
 	values := x.r.Header[headerToken]
-	if len(values) == 0 && m.live.Load().IMDSv1 {
+	if len(values) == 0 && x.live.IMDSv1 {
 		return nil
 	}
 	if len(values) != 1 || values[0] == "" {
@@ -317,7 +317,7 @@ func (m *metadata) serveCredentials(x *exchange, kept *atomic.Pointer[rendered],
 // means that the request has to be judged in full. It waits for nothing.
 func (m *metadata) again(c *conn, now time.Time) (*rendered, time.Time) {
 	profile, err := m.judge(c.caller)
-	if err != nil || profile != c.x.profile {
+	if err != nil || profile != c.x.profile || m.live.Load() != c.x.live {
 		return nil, time.Time{}
 	}
 	var expires time.Time
@@ -330,7 +330,7 @@ func (m *metadata) again(c *conn, now time.Time) (*rendered, time.Time) {
 	if facts := m.role(profile); facts.RoleName != c.param {
 		return nil, time.Time{}
 	}
-	snapshot, err := m.broker.Get(m.ended, cred.Request{Caller: c.caller, Profile: profile, Policy: m.live.Load().Policy, Via: m.via})
+	snapshot, err := m.broker.Get(m.ended, cred.Request{Caller: c.caller, Profile: profile, Policy: c.x.live.Policy, Via: m.via})
 	if err != nil || snapshot == nil || !snapshot.Temporary() {
 		return nil, time.Time{}
 	}

@@ -1,6 +1,7 @@
 package imds
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"keyfob/internal/cred"
 )
 
 func fullServer(t testing.TB) (address, token string, facts Facts) {
@@ -286,6 +289,9 @@ func TestMadeUp(t *testing.T) {
 	if got[7] != f.MAC {
 		t.Errorf("MAC is %s", got[7])
 	}
+	if mac := ids(Facts{MAC: "02:AB:00:00:00:0C"}, one)[7]; mac != "02:ab:00:00:00:0c" {
+		t.Errorf("MAC is %s", mac)
+	}
 	// A machine without hardware has a MAC of its own making, locally administered.
 	bare := machine{id: one.id, ipv4: "10.0.0.1"}
 	if mac := ids(Facts{}, bare)[7]; !regexp.MustCompile(`^02(:[0-9a-f]{2}){5}$`).MatchString(mac) {
@@ -304,6 +310,9 @@ func TestMachine(t *testing.T) {
 	if m.ipv4 != "" && (block(m.ipv4, 32) == "" || strings.HasPrefix(m.ipv4, "127.")) {
 		t.Errorf("address is %q", m.ipv4)
 	}
+	if m.ipv6 != "" && block(m.ipv6, 128) == "" {
+		t.Errorf("address is %q", m.ipv6)
+	}
 	if again := readMachine(); again != m {
 		t.Errorf("%+v, then %+v", m, again)
 	}
@@ -314,5 +323,72 @@ func TestMachine(t *testing.T) {
 	}
 	if reads != 1 {
 		t.Errorf("read %d times", reads)
+	}
+}
+
+// TestListedAnswers: whatever is listed answers, also while credentials can't
+// be had: cloud-init gives up everything for one failure. (It leaves
+// security-credentials out.)
+func TestListedAnswers(t *testing.T) {
+	t.Parallel()
+	full := fullFacts(t)
+	unknown := full
+	unknown.AccountID = ""
+	bare := Facts{}
+	for name, c := range map[string]struct {
+		facts  Facts
+		locked bool
+		learn  bool // the vault is locked after credentials were served
+		least  int  // paths
+	}{
+		"everything":          {full, false, false, 80},
+		"account not told":    {unknown, false, false, 80},
+		"locked":              {full, true, false, 80},
+		"locked and not told": {unknown, true, false, 75},
+		"locked afterwards":   {unknown, true, true, 80},
+		"nothing":             {bare, true, false, 30},
+	} {
+		broker := newBroker()
+		address := metadataServer(t, func(m *MetadataConfig) {
+			m.Broker, m.Facts = broker, func(string) Facts { return c.facts }
+			if name == "nothing" {
+				m.machine = func() machine { return machine{} }
+			}
+		})
+		token := newToken(t, address)
+		if c.learn {
+			get(t, address, credentialsPath, withToken(token))
+		}
+		if c.locked {
+			broker.get = func(context.Context, cred.Request) (*cred.Snapshot, error) { return nil, cred.ErrLocked }
+		}
+		walked := 0
+		var walk func(path string)
+		walk = func(path string) {
+			a := get(t, address, path, withToken(token))
+			walked++
+			if a.status != 200 {
+				t.Errorf("%s: listed, but %s is %d", name, path, a.status)
+			}
+			if !strings.HasSuffix(path, "/") {
+				return
+			}
+			for _, child := range strings.Split(a.body, "\n") {
+				number, _, key := strings.Cut(child, "=")
+				switch {
+				case child == "":
+					t.Errorf("%s: %s lists an empty name", name, path)
+				case child == "security-credentials/":
+				case key && strings.HasSuffix(path, "public-keys/"):
+					walk(path + number + "/")
+				default:
+					walk(path + child)
+				}
+			}
+		}
+		walk("/latest/")
+		if walked < c.least {
+			t.Errorf("%s: the walk found %d paths", name, walked)
+		}
 	}
 }

@@ -119,7 +119,7 @@ func TestDefaultWorldAndSignal(t *testing.T) {
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	p := start(t, "--tls", "127.0.0.1:0", "--ca-file", ca)
 	l := p.ready(t)
-	if len(l.Users) != 1 || l.Users[0].SecretAccessKey == "" || len(l.Users[0].MFA) != 1 || l.Users[0].MFA[0].Seed == "" || len(l.Roles) != 3 {
+	if len(l.Users) != 1 || l.Users[0].SecretAccessKey == "" || len(l.Users[0].MFA) != 1 || l.Users[0].MFA[0].Seed == "" || len(l.Roles) != 4 {
 		t.Errorf("ready line: %+v", l)
 	}
 	if b, err := os.ReadFile(ca); err != nil || !strings.HasPrefix(string(b), "-----BEGIN CERTIFICATE") || !strings.HasPrefix(l.TLSURL, "https://127.0.0.1:") {

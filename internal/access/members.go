@@ -11,9 +11,10 @@ import (
 
 // Times and numbers of members.
 const (
-	membersAge   = time.Minute // after which a user's groups are looked up again
-	membersKept  = 1024        // users whose groups are kept
-	membersLimit = 2 * time.Second
+	membersAge   = time.Minute     // after which a user's groups are looked up again
+	membersRetry = 5 * time.Second // and after a look-up that failed
+	membersKept  = 1024            // users whose groups are kept
+	membersLimit = 2 * time.Second // of a look-up beyond files
 )
 
 // members knows the groups of users. A rule by group speaks of the user, not
@@ -24,74 +25,86 @@ const (
 // through a setgid program; and at a TCP port it is known only after a
 // search, so that the same user would be judged in two ways at two exits.
 type members struct {
-	mu    sync.RWMutex // guards kept
-	kept  map[string]membership
 	files func(uid string) ([]string, error)                      // what this machine's own files say
 	more  func(ctx context.Context, uid string) ([]string, error) // what every database says; nil where files are all
+
+	mu      sync.Mutex // guards what follows
+	kept    map[string]membership
+	finding map[string]chan struct{} // look-ups under way; closed at their end
 }
 
 // membership is what was found out about one user. It is not changed after
 // it was made.
 type membership struct {
 	gids  []string
-	whole bool // every database was asked
+	whole bool // no database was left out
 	err   error
 	until time.Time
 }
 
 func newMembers() *members {
-	return &members{kept: map[string]membership{}, files: groupsOf, more: moreGroups()}
+	return &members{kept: map[string]membership{}, finding: map[string]chan struct{}{}, files: groupsOf, more: moreGroups()}
 }
 
 // in reports whether the user is in one of the groups. Its error says that
 // this could not be found out, which is no.
 func (m *members) in(uid string, gids []string) (bool, error) {
-	now := time.Now()
-	m.mu.RLock()
-	have, ok := m.kept[uid]
-	m.mu.RUnlock()
-	if ok && now.Before(have.until) {
-		if have.has(gids) {
-			return true, nil
+	for {
+		m.mu.Lock()
+		have := m.kept[uid]
+		if time.Now().Before(have.until) {
+			if in := have.has(gids); in || have.whole {
+				m.mu.Unlock()
+				if in {
+					return true, nil
+				}
+				return false, have.err
+			}
 		}
-		if have.whole {
-			return false, have.err
+		other := m.finding[uid]
+		if other == nil {
+			break
 		}
+		m.mu.Unlock()
+		<-other // find bounds itself
 	}
-	have = m.find(uid, gids, now)
+	done := make(chan struct{})
+	m.finding[uid] = done
+	m.mu.Unlock()
+	have := m.find(uid, gids)
 	m.mu.Lock()
 	if len(m.kept) >= membersKept {
 		clear(m.kept)
 	}
 	m.kept[uid] = have
+	delete(m.finding, uid)
 	m.mu.Unlock()
+	close(done)
 	if have.has(gids) {
 		return true, nil
 	}
 	return false, have.err
 }
 
-func (m *members) find(uid string, gids []string, now time.Time) membership {
-	found := membership{until: now.Add(membersAge), whole: true}
-	files, err := m.files(uid)
-	found.gids = files
-	if m.more == nil {
-		if err != nil {
-			found.err = fmt.Errorf("cannot tell the groups of user %s: %w", uid, err)
-		}
-		return found
+// find looks a user's groups up, in files first: where they say yes to one of
+// gids nothing else is asked.
+func (m *members) find(uid string, gids []string) membership {
+	var found membership
+	var err error
+	found.gids, err = m.files(uid)
+	if m.more != nil && !found.has(gids) {
+		var all []string
+		ctx, cancel := context.WithTimeout(context.Background(), membersLimit)
+		defer cancel()
+		all, err = m.more(ctx, uid)
+		found.gids = append(found.gids, all...)
 	}
-	if found.has(gids) {
-		found.whole = false // a yes of the files is enough
-		return found
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), membersLimit)
-	defer cancel()
-	all, err := m.more(ctx, uid)
-	if err != nil {
+	found.whole = m.more == nil || !found.has(gids)
+	found.until = time.Now().Add(membersAge)
+	if err != nil && !found.has(gids) {
 		found.err = fmt.Errorf("cannot tell the groups of user %s: %w", uid, err)
+		found.until = time.Now().Add(membersRetry)
 	}
-	found.gids = append(found.gids, all...)
 	return found
 }
 

@@ -27,12 +27,24 @@ type nss struct {
 	getent, id string // programs
 }
 
+func newNSS() *nss { return &nss{getent: systemTool("getent"), id: systemTool("id")} }
+
+// systemTool is the path of a program of the system's own, whatever PATH is.
+func systemTool(name string) string {
+	for _, dir := range []string{"/usr/bin/", "/bin/", "/run/current-system/sw/bin/"} {
+		if _, err := os.Stat(dir + name); err == nil {
+			return dir + name
+		}
+	}
+	return "/usr/bin/" + name // the error names it
+}
+
 // moreGroups is a look-up in every database, nil where files are all there is.
 func moreGroups() func(ctx context.Context, uid string) ([]string, error) {
 	if !beyondFiles(nssFile) {
 		return nil
 	}
-	return (&nss{getent: "getent", id: "id"}).groups
+	return newNSS().groups
 }
 
 // getentID is the id of a user ("passwd") or a group ("group") by name.
@@ -42,7 +54,7 @@ func getentID(database, name string) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), membersLimit)
 	defer cancel()
-	fields, err := (&nss{getent: "getent"}).entry(ctx, database, name)
+	fields, err := newNSS().entry(ctx, database, name)
 	if err != nil || fields[0] != name {
 		return "", errors.New("not found")
 	}

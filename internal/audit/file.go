@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -165,7 +166,6 @@ func (l logFile) lastLine() (line []byte, end, size int64, err error) {
 // lastLine returns the last whole line of the file, nil for none, and where
 // it ends.
 func (o *openFile) lastLine() (line []byte, end int64, err error) {
-	end = o.size
 	// Back, a piece at a time, to the last line feed and the one before it.
 	var tail []byte
 	for start := o.size; start > 0; {
@@ -306,23 +306,20 @@ func (w *file) rotateNow(h *hasher) error {
 	for present[top] {
 		top++
 	}
-	var kept *logFile // the oldest that stays
-	removes := false
-	for i := range files { // oldest first
+	var kept, gone *logFile // the oldest that stays, the newest that goes
+	for i := range files {  // oldest first
 		after := files[i].number
 		if after < top {
 			after++
 		}
-		if after > w.keep {
-			removes = true
-			continue
-		}
-		if kept == nil {
+		if after <= w.keep {
 			kept = &files[i]
+			break
 		}
+		gone = &files[i]
 	}
-	if removes && kept != nil {
-		e := &entry{Version: version, Time: time.Now().UTC().Format(timeForm), Count: 1, Event: eventRotation, Oldest: firstPrevious(kept.path)}
+	if gone != nil && kept != nil {
+		e := &entry{Version: version, Time: time.Now().UTC().Format(timeForm), Count: 1, Event: eventRotation, Oldest: begins(kept, gone, h)}
 		if err := w.append(e, h); err != nil {
 			return err
 		}
@@ -350,21 +347,36 @@ func (w *file) rotateNow(h *hasher) error {
 	return syncDir(filepath.Dir(w.path))
 }
 
+// begins is the field previous of the first line of kept. Where that does not
+// follow the last line of the file that goes, it is what would: the break stays
+// to be seen for as long as the file.
+func begins(kept, gone *logFile, h *hasher) string {
+	first := kept.firstPrevious()
+	last, _, _, err := gone.lastLine()
+	if err != nil || last == nil {
+		return first
+	}
+	switch {
+	case strings.HasPrefix(first, unkeyedMark):
+		return unkeyed(last)
+	case h != nil:
+		return h.keyed(last)
+	}
+	return first // there is no key to tell
+}
+
 // firstPrevious is the field previous of a file's first line, "-" where there
 // is none.
-func firstPrevious(path string) string {
-	f, err := os.Open(path)
+func (l logFile) firstPrevious() string {
+	o, err := l.open()
 	if err != nil {
 		return "-"
 	}
-	defer f.Close()
-	o := &openFile{f: f, size: maxLine}
-	line, _, err := o.from(0).read()
-	if err != nil {
-		return "-"
-	}
-	if e, ok := decode(line); ok {
-		return e.Previous
+	defer o.f.Close()
+	if line, _, err := o.from(0).read(); err == nil {
+		if e, ok := decode(line); ok {
+			return e.Previous
+		}
 	}
 	return "-"
 }

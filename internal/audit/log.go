@@ -11,6 +11,7 @@ import (
 
 	"keyfob/internal/cred"
 	"keyfob/internal/logging"
+	"keyfob/internal/peer"
 )
 
 // What Config's zero values stand for.
@@ -41,6 +42,7 @@ type Log struct {
 	cfg      Config
 	in       intake
 	requests chan request
+	expected chan peer.Caller
 	started  atomic.Bool
 	ended    chan struct{}
 	warning  atomic.Pointer[string]
@@ -63,7 +65,7 @@ func Open(cfg Config) *Log {
 	if cfg.Log == nil {
 		cfg.Log = logging.Discard()
 	}
-	l := &Log{cfg: cfg, requests: make(chan request), ended: make(chan struct{})}
+	l := &Log{cfg: cfg, requests: make(chan request), expected: make(chan peer.Caller, manyExpected), ended: make(chan struct{})}
 	l.in.init()
 	return l
 }
@@ -71,6 +73,23 @@ func Open(cfg Config) *Log {
 // Record counts an event. It never blocks on a disk and never fails; see the
 // package comment for what becomes of the event.
 func (l *Log) Record(e cred.Event) { l.in.add(&e) }
+
+// Expect tells that c is about to be recorded. Its program is looked for now,
+// while its connection is certainly there: many clients close theirs within a
+// millisecond of the answer. It returns at once; where too many are expected
+// it does nothing.
+func (l *Log) Expect(c peer.Caller) {
+	if !searched(c) {
+		return
+	}
+	select {
+	case l.expected <- c:
+	default:
+	}
+}
+
+// manyExpected bounds how many callers wait to be looked for.
+const manyExpected = 64
 
 // Run writes until ctx ends, then writes what is still in memory and returns
 // nil. Events of before Run are kept for it; those after it are lost. What

@@ -70,11 +70,14 @@ func (f *finder) name(uid string) string {
 	return n
 }
 
+// searched reports whether to find c's program takes a search: only a TCP peer
+// of Linux comes without its process.
+func searched(c peer.Caller) bool { return c.Via == peer.ViaTCP && c.PID == 0 }
+
 // find tells who c is.
 func (f *finder) find(ctx context.Context, c peer.Caller) who {
 	w := who{uid: tidy(c.UID, maxName)}
-	// Only a TCP peer of Linux comes without its process.
-	if c.Via == peer.ViaTCP && c.PID == 0 {
+	if searched(c) {
 		now := time.Now()
 		mine := f.users[c.UID]
 		if mine == nil {

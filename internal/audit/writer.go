@@ -72,6 +72,8 @@ func (w *writer) run(ctx context.Context) {
 		case r := <-w.l.requests:
 			r.work(w)
 			close(r.done)
+		case c := <-w.l.expected:
+			w.finder.find(w.ctx, c) // what is found is kept with the connection
 		case <-w.l.in.wake:
 			w.fresh()
 		case <-timer.C:
@@ -119,6 +121,9 @@ func (w *writer) end() {
 // fresh looks at the events that nobody waits for.
 func (w *writer) fresh() {
 	w.learnKey()
+	for range len(w.l.expected) {
+		w.finder.find(w.ctx, <-w.l.expected)
+	}
 	batch, emptied, lost := w.l.in.takeFresh(w.batch[:0])
 	for i := range batch {
 		w.count(&batch[i])

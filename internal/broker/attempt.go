@@ -95,7 +95,7 @@ func (l *link) enough(f *flight) *cred.Snapshot {
 // a session instead where, after waiting, the call is no longer needed: what
 // looked like the end of all sessions may have been our clock, as the first
 // answer tells.
-func (l *link) fetch(ctx context.Context, f *flight, base *cred.Snapshot) (cred.Credentials, *cred.Snapshot, error) {
+func (l *link) fetch(ctx context.Context, f *flight, base *cred.Snapshot) (c cred.Credentials, snap *cred.Snapshot, err error) {
 	spec, src := l.source()
 	ask := l.b.cfg.Asker
 	if kept(spec.Kind) && !src.Interactive() {
@@ -107,11 +107,15 @@ func (l *link) fetch(ctx context.Context, f *flight, base *cred.Snapshot) (cred.
 		if snap := l.enough(f); snap != nil {
 			return cred.Credentials{}, snap, nil
 		}
+		if f.mode == modeAuto && !f.force && !f.test && l.b.brake.holds(p.upstream) && l.hasTime(time.Now()) {
+			return cred.Credentials{}, nil, errBraked
+		}
+		defer func() { l.b.brake.answered(p.upstream, err, time.Now()) }()
 		if _, ok := src.(cred.SignInSource); ok {
 			ask = p
 		}
 	}
-	c, err := l.call(ctx, f, base, ask)
+	c, err = l.call(ctx, f, base, ask)
 	return c, nil, err
 }
 
@@ -139,11 +143,32 @@ func (l *link) call(ctx context.Context, f *flight, base *cred.Snapshot, ask cre
 			c, err = cred.Credentials{}, fmt.Errorf("cannot get credentials from a link of kind %s: internal error", spec.Kind)
 		}
 	}()
+	if f.mode == modeAsk && asksPerson(src) {
+		if err := l.wayThere(ctx, f, src); err != nil {
+			return c, err
+		}
+	}
 	c, err = src.Fetch(ctx, in)
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, cred.ErrUnavailable) {
 		err = fmt.Errorf("cannot get credentials for %s: no answer within %v: %w", f.profile, limit, cred.ErrUnavailable)
 	}
 	return c, err
+}
+
+// wayThere fails where there is no way to the upstream: a person must not be
+// asked for a code, or to sign in, in vain.
+func (l *link) wayThere(ctx context.Context, f *flight, src cred.Source) error {
+	r, ok := src.(Reacher)
+	if !ok {
+		return nil
+	}
+	err := reach(ctx, r)
+	if err == nil || errors.Is(err, cred.ErrConfig) { // Fetch says it better
+		return nil
+	}
+	return &cred.UpstreamError{Op: "connect", Target: upstreamOf(src, l.key), Err: err,
+		Message: fmt.Sprintf("cannot get credentials for %s: %s cannot be reached, and so nobody was asked", f.profile, upstreamOf(src, l.key)),
+		Help:    "check the network and try again"}
 }
 
 // validate refuses answers that no program could use.
@@ -249,7 +274,7 @@ func (l *link) finish(ctx context.Context, f *flight, snap *cred.Snapshot, err e
 	if isBelow {
 		belowAt = l.below.nextTry()
 	}
-	counted := err != nil && !isBelow && !errors.Is(err, errForgotten) && ctx.Err() == nil
+	counted := err != nil && !isBelow && !errors.Is(err, errForgotten) && !errors.Is(err, errBraked) && ctx.Err() == nil
 	offline := ""
 	if counted && noAnswer(err) {
 		_, src := l.source()
@@ -271,18 +296,18 @@ func (l *link) finish(ctx context.Context, f *flight, snap *cred.Snapshot, err e
 		l.autoFails, l.autoAt = 0, time.Time{}
 		l.seq.Add(1)
 	case isBelow:
-		l.lastErr = err
+		l.lastErr, l.lastBelow = err, true
 		l.autoFails++
 		// With the link below, not between its attempts.
 		if l.autoAt = belowAt; !belowAt.After(now) {
 			l.autoAt = now.Add(backoff(l.autoFails))
 		}
 		l.belowSeq = l.below.seq.Load()
-	case errors.Is(err, errForgotten):
+	case errors.Is(err, errForgotten), errors.Is(err, errBraked):
 	case interactionOf(err) != nil && l.below == nil, interactionOf(err) != nil && asksPerson(l.src):
-		l.lastErr, l.asked, l.askedAt = err, err, now
+		l.lastErr, l.lastBelow, l.asked, l.askedAt = err, false, err, now
 	default:
-		l.lastErr, l.offline = err, offline
+		l.lastErr, l.lastBelow, l.offline = err, false, offline
 		if interactionOf(err) != nil {
 			l.asked, l.askedAt = err, now
 		}

@@ -22,8 +22,9 @@ type brake struct {
 }
 
 type braked struct {
-	until  time.Time
-	rounds int
+	until   time.Time
+	rounds  int  // pauses in a row
+	testing bool // an attempt looks whether it is over
 }
 
 // errBraked ends an attempt that was under way to an upstream when it was
@@ -61,7 +62,7 @@ func (k *brake) wait(upstream func() string, now time.Time) (wait time.Duration,
 	if d := u.until.Sub(now); d > 0 {
 		return d, false
 	}
-	u.until = now.Add(cred.FetchTimeout)
+	u.until, u.testing = now.Add(cred.FetchTimeout), true
 	return 0, true
 }
 
@@ -91,9 +92,9 @@ func (k *brake) answered(upstream string, err error, now time.Time) {
 		}
 		k.ups[upstream] = &braked{until: now.Add(backoff(3)), rounds: 1}
 	case limits:
-		// Answers to calls that were under way together are one round.
-		if d := u.until.Sub(now); d <= 0 || d > backoffMax/4 {
+		if u.testing { // the others were under way together with the first
 			u.rounds++
+			u.testing = false
 		}
 		u.until = now.Add(backoff(2 + u.rounds))
 	case u != nil && (err == nil || !noAnswer(err)):
@@ -106,4 +107,11 @@ func (k *brake) answered(upstream string, err error, now time.Time) {
 // put off. mu is held.
 func (l *link) canWait(p *published, age time.Duration) bool {
 	return p != nil && p.left-age > brakeReserve
+}
+
+func (l *link) hasTime(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.cur.Load()
+	return p != nil && l.canWait(p, p.age(now, l.b.skew.Load()))
 }

@@ -87,6 +87,7 @@ type Broker struct {
 	denied denials
 	net    network
 	gate   gate
+	brake  brake
 	signs  signIns
 	count  counters
 
@@ -275,6 +276,9 @@ func (b *Broker) check(r *cred.Request) error {
 func (b *Broker) getSlow(ctx context.Context, r *cred.Request, w want,
 	from func(*link, context.Context, want) (*cred.Snapshot, error)) (*cred.Snapshot, error) {
 	w.mode, w.profile, w.signin = modePlain, r.Profile, r.Signin
+	if w.force {
+		w.signin = signingIn(w.signin)
+	}
 	if r.MayAsk {
 		w.mode = modeAsk
 	}
@@ -346,8 +350,17 @@ func (l *link) freshChain(ctx context.Context, w want) (*cred.Snapshot, error) {
 	if err != nil || !l.endsSoon(ctx, time.Now()) {
 		return snap, err
 	}
-	w.force = true
+	w.force, w.signin = true, signingIn(w.signin)
 	return l.acquire(ctx, w)
+}
+
+// signingIn is the usual way to sign in where none was named. Sources get nil
+// only where nobody wants to sign in now: a sign-in that lasts is used then.
+func signingIn(how *cred.Signin) *cred.Signin {
+	if how == nil {
+		return &cred.Signin{}
+	}
+	return how
 }
 
 // endsSoon reports whether l needs a person and what is left of its session,

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,4 +117,55 @@ func TestRecordWithoutAWSTime(t *testing.T) {
 	if p.left != time.Hour || p.left-p.due < threshold(2*time.Hour) {
 		t.Errorf("%v left, due after %v", p.left, p.due)
 	}
+}
+
+// What a clock that was set wrong for a while made broker ask for is not asked
+// for any more.
+func TestNeedForAPersonEndsWithAWrongClock(t *testing.T) {
+	bubble(t, mfaRole(), func(t *testing.T, r *rig) {
+		r.ask.attach(after(0, "123456"))
+		if _, err := r.getAs("dev", true, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		r.ask.attach(nil)
+		r.b.skew.Add(int64(26 * time.Hour)) // stands for our wall clock
+		if _, err := r.get("dev"); interactionOf(err) == nil {
+			t.Fatal(err)
+		}
+		if s := r.b.Sessions()[0]; !s.NeedsPerson {
+			t.Error("nobody is said to be needed")
+		}
+		r.b.skew.Add(-int64(26 * time.Hour))
+		r.must("dev")
+		if s := r.b.Sessions()[0]; s.NeedsPerson || s.LastError != "" || r.b.Stats().NeedPerson != 0 {
+			t.Errorf("still: %+v", s)
+		}
+	})
+}
+
+// Nobody is asked for a code that would go nowhere.
+func TestNobodyIsAskedWithoutANetwork(t *testing.T) {
+	bubble(t, mfaRole().add("s0", sso("s0", "corp", "s0")), func(t *testing.T, r *rig) {
+		r.ask.attach(after(0, "123456"))
+		r.w.setWay("sts", false)
+		for _, p := range []string{"dev", "s0"} {
+			_, err := r.getAs(p, true, time.Minute)
+			if !errors.Is(err, cred.ErrUnavailable) || !strings.HasSuffix(err.Error(), "sts cannot be reached, and so nobody was asked") || cred.HintOf(err) == "" {
+				t.Errorf("%s: %v", p, err)
+			}
+		}
+		if n := r.ask.asked.Load(); n != 0 {
+			t.Errorf("asked %d times", n)
+		}
+		r.w.setWay("sts", true)
+		time.Sleep(10 * time.Second)
+		for _, p := range []string{"dev", "s0"} {
+			if _, err := r.getAs(p, true, time.Minute); err != nil {
+				t.Errorf("%s: %v", p, err)
+			}
+		}
+		if n := r.ask.asked.Load(); n != 2 {
+			t.Errorf("asked %d times", n)
+		}
+	})
 }

@@ -259,12 +259,13 @@ func (s *fakeSignIn) Fetch(ctx context.Context, in cred.Input) (cred.Credentials
 	w.mu.Lock()
 	w.signins = append(w.signins, in.Signin)
 	w.mu.Unlock()
-	if !s.SignInEnds(ctx).After(time.Now()) {
+	if left := time.Until(s.SignInEnds(ctx)); left <= 0 || in.Signin != nil && left <= signInNotice {
 		if _, err := in.Ask.Ask(ctx, s.AskKey(), cred.Question{Kind: cred.AskBrowser, Profile: in.Profile, URL: "https://signin.test/"}); err != nil {
 			return cred.Credentials{}, err
 		}
 		w.mu.Lock()
-		if !w.signIns[s.session()].After(time.Now()) {
+		if time.Until(w.signIns[s.session()]) < w.signLife-time.Minute {
+			w.calls["signed in "+s.session()]++
 			w.signIns[s.session()] = time.Now().Add(w.signLife)
 		}
 		w.mu.Unlock()
@@ -512,8 +513,10 @@ func (r *rig) announced() []Announcement {
 	return slices.Clone(r.told)
 }
 
-func newRig(t *testing.T, s Resolver) *rig {
-	r := &rig{t: t, w: newWorld(), store: newStore(), ask: &asker{}, log: &bytes.Buffer{}}
+func newRig(t *testing.T, s Resolver) *rig { return newRigOf(t, s, rules{}) }
+
+func newRigOf(t *testing.T, s Resolver, c Checker) *rig {
+	r := &rig{t: t, w: newWorld(), store: newStore(), ask: &asker{}, log: &bytes.Buffer{}, rules: c}
 	r.start(s)
 	return r
 }
@@ -523,9 +526,6 @@ func (r *rig) start(s Resolver) {
 	l := logrus.New()
 	l.SetOutput(io.Writer(r))
 	l.SetLevel(logrus.DebugLevel)
-	if r.rules == nil {
-		r.rules = rules{}
-	}
 	r.b = New(Config{Sources: r.w, Store: r.store, Asker: r.ask, Rules: r.rules, Log: logrus.NewEntry(l),
 		Confirm: func(ctx context.Context, q cred.Request) error {
 			if r.confirm == nil {

@@ -52,12 +52,13 @@ type link struct {
 	had      bool         // there has been a session in this life
 	ended    bool         // the refresher has returned
 
-	failures int       // failed attempts in a row
-	retryAt  time.Time // no attempt before it
-	offline  string    // the upstream that gave the last attempt no answer, or ""
-	lastErr  error     // of the last attempt, nil after a success
-	asked    error     // the last attempt ended because a person is needed
-	askedAt  time.Time
+	failures  int       // failed attempts in a row
+	retryAt   time.Time // no attempt before it
+	offline   string    // the upstream that gave the last attempt no answer, or ""
+	lastErr   error     // of the last attempt, nil after a success
+	lastBelow bool      // lastErr is of the link below
+	asked     error     // the last attempt ended because a person is needed
+	askedAt   time.Time
 
 	autoFails int       // failures of the link below, seen by the minder
 	autoAt    time.Time // no attempt by the minder before it
@@ -77,6 +78,7 @@ type flight struct {
 	refresh bool   // a person asked for that, and nothing is wrong with the session
 	profile string // on whose behalf
 	signin  *cred.Signin
+	test    bool // it looks whether an upstream limits the rate still
 	epoch   uint64
 	done    chan struct{}
 	snap    *cred.Snapshot
@@ -99,6 +101,9 @@ func (l *link) setSource(spec *profiles.Link, src cred.Source) {
 		l.askKey = s.AskKey()
 	}
 }
+
+// upstream names the upstream of l. mu is held.
+func (l *link) upstream() string { return upstreamOf(l.src, l.key) }
 
 // source returns what the link is fetched by, as of the last reload.
 func (l *link) source() (*profiles.Link, cred.Source) {
@@ -216,6 +221,9 @@ func (l *link) acquire(ctx context.Context, w want) (*cred.Snapshot, error) {
 		// vault had.
 		if p := l.cur.Load(); !w.force && w.not == nil && l.good(p, time.Now()) {
 			return p.snap, nil
+		}
+		if errors.Is(f.err, errBraked) {
+			continue // it made no attempt, and here is somebody who needs one
 		}
 		if m == modeAsk && !own && f.mode != modeAsk && interactionOf(f.err) != nil {
 			continue // it began when nobody could be asked; now somebody can

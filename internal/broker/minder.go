@@ -177,7 +177,14 @@ func (l *link) next(now time.Time, p *published, age time.Duration, wanted, pinn
 	if d := l.autoAt.Sub(now); d > 0 && l.below != nil && l.below.seq.Load() == l.belowSeq {
 		return d
 	}
-	l.start(want{mode: modeAuto})
+	test := false
+	if l.canWait(p, age) {
+		var d time.Duration
+		if d, test = l.b.brake.wait(l.upstream, now); d > 0 {
+			return d
+		}
+	}
+	l.start(want{mode: modeAuto}).test = test
 	return 0
 }
 

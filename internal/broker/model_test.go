@@ -25,10 +25,33 @@ type model struct {
 	locked  bool
 	failing bool
 	cut     bool // there is no way to AWS
+	rules   *ruler
 	person  bool
 	blind   int // restarts that may have lost that a person was told
 	events  int // that may cost calls beyond the hourly ones
 	begin   time.Time
+}
+
+var modelProfiles = []string{"a", "b", "c", "base", "s", "t"}
+
+// policy draws a request's policy for p and says under which p is then handed
+// out: two that differ are refused.
+func (m *model) policy(p string) (asked, holds string, refused bool) {
+	if p != "a" && p != "c" && p != "t" {
+		return "", "", false
+	}
+	asked = rapid.SampledFrom([]string{"", "", readOnly, noS3}).Draw(m.T, "policy")
+	ruled := m.rules.policy[p]
+	return asked, max(asked, ruled), asked != "" && ruled != "" && asked != ruled
+}
+
+// sent is a policy as the source gets it.
+func sent(policy string) string {
+	p, err := readPolicy(policy)
+	if err != nil {
+		panic(err)
+	}
+	return p.Inline + strings.Join(p.ARNs, ",")
 }
 
 type held struct {
@@ -47,7 +70,7 @@ func (m *model) clock() time.Duration {
 }
 
 func (m *model) profile() string {
-	return rapid.SampledFrom([]string{"a", "b", "c", "base"}).Draw(m.T, "profile")
+	return rapid.SampledFrom(modelProfiles).Draw(m.T, "profile")
 }
 
 func (m *model) get(t *rapid.T) {
@@ -56,12 +79,22 @@ func (m *model) get(t *rapid.T) {
 	ask := rapid.Bool().Draw(t, "may ask")
 	asked := m.r.ask.asked.Load()
 	calls := m.r.w.count("assume-role") + m.r.w.count("session-token")
-	s, err := m.r.getAs(p, ask, time.Hour)
+	policy, holds, conflict := m.policy(p)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+	defer cancel()
+	s, err := m.r.b.Get(ctx, cred.Request{Caller: self, Profile: p, MayAsk: ask, Policy: policy})
 	now := m.aws()
+	if conflict {
+		if !errors.Is(err, cred.ErrConfig) && !errors.Is(err, cred.ErrUnknownProfile) {
+			t.Fatalf("%s: %v with two policies", p, err)
+		}
+		return
+	}
+	key := p + holds
 	if !m.person && m.r.ask.asked.Load() != asked {
 		t.Fatal("a person was asked who is not there")
 	}
-	h, had := m.last[p]
+	h, had := m.last[key]
 	if err == nil {
 		m.r.w.mu.Lock()
 		end := m.r.w.ends[s.AccessKeyID]
@@ -72,10 +105,13 @@ func (m *model) get(t *rapid.T) {
 		if want := m.set[p].Chain[len(m.set[p].Chain)-1].RoleARN; s.RoleARN != want {
 			t.Fatalf("%s: credentials of %q", p, s.RoleARN)
 		}
+		if got := m.r.policy(s); got != sent(holds) {
+			t.Fatalf("%s: narrowed by %q, want %q", p, got, sent(holds))
+		}
 		if had && h.snap.AccessKeyID != s.AccessKeyID && s.Fetched.Before(h.snap.Fetched) {
 			t.Fatalf("%s: an older session after a newer one", p)
 		}
-		m.last[p] = held{snap: s, end: end}
+		m.last[key] = held{snap: s, end: end}
 		return
 	}
 	if errors.Is(err, cred.ErrUnknownProfile) {
@@ -90,14 +126,16 @@ func (m *model) get(t *rapid.T) {
 	if had && h.end.After(now) && !m.locked && m.r.b.skewNow() == m.clock() {
 		t.Fatalf("%s: %v, though a session lasts for another %v", p, err, h.end.Sub(now))
 	}
-	if n := m.r.w.count("assume-role") + m.r.w.count("session-token"); n > calls+4 {
+	if n := m.r.w.count("assume-role") + m.r.w.count("session-token"); n > calls+6 {
 		t.Fatalf("%s: one failure cost %d calls", p, n-calls)
 	}
 	// With AWS up and nobody needed there is no excuse but a pause, which
 	// Wake ends.
 	if !m.failing && !m.cut && !m.locked && (m.person && ask || p == "a") {
 		m.r.b.Wake("")
-		if _, err := m.r.getAs(p, ask, time.Hour); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+		defer cancel()
+		if _, err := m.r.b.Get(ctx, cred.Request{Caller: self, Profile: p, MayAsk: ask, Policy: policy}); err != nil {
 			t.Fatalf("%s: %v, though nothing is wrong", p, err)
 		}
 	}
@@ -121,8 +159,10 @@ func (m *model) fresh(t *rapid.T) {
 	switch {
 	case m.set[p] == nil:
 	case err == nil:
-		if l := m.link(p, 1); p != "a" && l.endsSoon(t.Context(), time.Now()) {
-			t.Fatalf("%s: signed in, and it ends soon", p)
+		for i := range m.set[p].Chain {
+			if l := m.link(p, i); l != nil && l.mayNeedPerson() && l.endsSoon(t.Context(), time.Now()) {
+				t.Fatalf("%s: signed in, and it ends soon", p)
+			}
 		}
 	case !m.failing && !m.cut && !m.locked && (m.person || p == "a"):
 		t.Fatalf("%s: %v, though nothing is wrong", p, err)
@@ -148,7 +188,9 @@ func (m *model) back(t *rapid.T) {
 // drop forgets what a set of profiles was given.
 func (m *model) drop(profiles ...string) {
 	for _, p := range profiles {
-		delete(m.last, p)
+		for _, policy := range []string{"", readOnly, noS3} {
+			delete(m.last, p+policy)
+		}
 	}
 	m.events++
 }
@@ -160,10 +202,12 @@ func TestModel(t *testing.T) {
 				return set{}.add("a", static("ka"), role("a", "A"+other)).
 					add("b", static("kb"), session("kb", mfa), role("b", "B")).
 					add("c", static("kb"), session("kb", mfa), role("c", "C")).
-					add("base", static("kb"), session("kb", mfa))
+					add("base", static("kb"), session("kb", mfa)).
+					add("s", sso("s", "corp", "S")).
+					add("t", sso("s", "corp", "S"), role("t", "T"))
 			}
-			m := &model{T: rt, set: full(""), last: map[string]held{}, begin: time.Now()}
-			m.r = newRig(t, m.set)
+			m := &model{T: rt, set: full(""), last: map[string]held{}, begin: time.Now(), rules: &ruler{}}
+			m.r = newRigOf(t, m.set, m.rules)
 			defer func() { m.r.stop() }()
 			m.r.w.latency = 100 * time.Millisecond
 			m.r.w.life[profiles.KindAssumeRole] = rapid.SampledFrom([]time.Duration{15 * time.Minute, time.Hour}).Draw(rt, "life")
@@ -215,7 +259,7 @@ func TestModel(t *testing.T) {
 					m.r.start(m.set)
 					m.r.b.skew.Store(int64(m.clock()) + rapid.Int64Range(1, int64(40*time.Hour)).Draw(t, "by"))
 					if m.locked {
-						m.drop("a", "b", "c", "base")
+						m.drop(modelProfiles...)
 						m.blind++
 					}
 					before := m.last
@@ -232,6 +276,20 @@ func TestModel(t *testing.T) {
 					m.r.b.Wake("")
 					m.events++
 				},
+				"sign-in ends": func(*rapid.T) {
+					m.r.w.mu.Lock()
+					m.r.w.signIns["corp"] = time.Now()
+					m.r.w.mu.Unlock()
+				},
+				"rules": func(t *rapid.T) {
+					m.rules = &ruler{policy: map[string]string{}}
+					for _, p := range []string{"a", "c", "t"} {
+						m.rules.policy[p] = rapid.SampledFrom([]string{"", "", readOnly}).Draw(t, "policy of "+p)
+					}
+					m.r.rules = m.rules
+					m.r.b.SetRules(m.rules)
+					m.drop("a", "c", "t") // who was asked for with another one is idle
+				},
 				"person": func(t *rapid.T) { person(rapid.Bool().Draw(t, "there")) },
 				"reload": func(t *rapid.T) {
 					m.events++
@@ -244,7 +302,7 @@ func TestModel(t *testing.T) {
 					case "another a":
 						m.set = full(fmt.Sprint(m.events))
 					}
-					delete(m.last, "a") // the same again only by luck
+					m.drop("a") // the same again only by luck
 					m.r.b.SetProfiles(m.set)
 				},
 				"restart": func(t *rapid.T) {
@@ -252,7 +310,7 @@ func TestModel(t *testing.T) {
 					m.r.start(m.set)
 					m.r.b.skew.Store(int64(m.clock())) // which stands for the wall clock
 					if m.locked {
-						m.drop("a", "b", "c", "base") // what could not be written is gone
+						m.drop(modelProfiles...) // what could not be written is gone
 						m.blind++
 					}
 					m.events++
@@ -273,7 +331,7 @@ func TestModel(t *testing.T) {
 					m.locked = true
 					m.r.store.lock(true)
 					m.r.b.ForgetMemory()
-					m.drop("a", "b", "c", "base")
+					m.drop(modelProfiles...)
 				},
 				"unlock": func(t *rapid.T) {
 					m.locked = false
@@ -293,17 +351,17 @@ func TestModel(t *testing.T) {
 					if _, ok := m.r.b.Peek(p); ok && m.set[p] != nil {
 						t.Fatal("in memory still")
 					}
-					m.drop(p, "base")
+					m.drop(p, "base", "s")
 				},
 				"": func(t *rapid.T) {
 					synctest.Wait()
 					hours := time.Since(m.begin).Hours() + 1
-					for _, link := range []string{"assume-role A", "assume-role B", "assume-role C", "session-token kb"} {
-						if n := m.r.w.count(link); float64(n) > 75*hours+float64(20*m.events)+100 {
+					for _, link := range []string{"assume-role A", "assume-role B", "assume-role C", "assume-role T", "session-token kb", "sso S"} {
+						if n := m.r.w.count(link); float64(n) > 3*75*hours+float64(30*m.events)+100 {
 							t.Fatalf("%s: %d calls in %.1f hours", link, n, hours)
 						}
 					}
-					if n, most := len(m.r.announced()), m.r.w.count("session-token")+m.blind; n > most {
+					if n, most := len(m.r.announced()), m.r.w.count("session-token")+m.r.w.count("signed in")+2*m.blind; n > most {
 						t.Fatalf("%d announcements of %d sessions", n, most)
 					}
 					if strings.Contains(m.r.logged(), canary) {

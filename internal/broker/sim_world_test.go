@@ -40,6 +40,7 @@ type sim struct {
 	vain    int // that found a way
 	inside  int
 	most    int
+	persons []*simPerson
 }
 
 // simLink is what upstream knows of one link.
@@ -52,6 +53,7 @@ type simLink struct {
 	asked          []time.Duration
 	pinned, isBase bool
 	base           *simLink
+	person         *simPerson // without whom neither it nor its base can be had
 }
 
 type simSleep struct{ at, length time.Duration }
@@ -107,17 +109,22 @@ func calmFrom(t time.Duration) time.Duration {
 func (s *sim) now() time.Duration { return time.Since(s.begin) }
 
 func (s *sim) For(l profiles.Link) (cred.Source, error) {
-	return &simSource{s: s, link: s.links[l.Params["name"]], static: l.Kind == profiles.KindStaticKeys}, nil
+	x := &simSource{s: s, link: s.links[l.Params["name"]], static: l.Kind == profiles.KindStaticKeys, mfa: l.Params["mfa_serial"] != ""}
+	if l.Kind == profiles.KindSSO {
+		return &simSignIn{x}, nil
+	}
+	return x, nil
 }
 
 type simSource struct {
 	s      *sim
 	link   *simLink
 	static bool
+	mfa    bool
 }
 
-func (*simSource) Interactive() bool { return false }
-func (*simSource) Upstream() string  { return "sts" }
+func (x *simSource) Interactive() bool { return x.mfa }
+func (*simSource) Upstream() string    { return "sts" }
 
 func (x *simSource) Reach(ctx context.Context) error {
 	x.s.mu.Lock()
@@ -153,6 +160,19 @@ func (x *simSource) Fetch(ctx context.Context, in cred.Input) (cred.Credentials,
 		return cred.Credentials{AccessKeyID: "AKIA", SecretAccessKey: simSecret}, nil
 	}
 	s, l := x.s, x.link
+	if x.mfa {
+		if _, err := in.Ask.Ask(ctx, in.Key, cred.Question{Kind: cred.AskMFA, Profile: in.Profile}); err != nil {
+			return cred.Credentials{}, err
+		}
+	}
+	good := l.good
+	if x.mfa {
+		defer func() {
+			s.mu.Lock()
+			l.person.wasted += 1 - (l.good - good)
+			s.mu.Unlock()
+		}()
+	}
 	if err := s.connect(ctx); err != nil {
 		s.mu.Lock()
 		l.unreached++
@@ -179,7 +199,7 @@ func (x *simSource) Fetch(ctx context.Context, in cred.Input) (cred.Credentials,
 		l.bad++
 		return cred.Credentials{}, &cred.UpstreamError{Op: "AssumeRole", Code: "Throttling", Status: 503, Message: "cannot assume the role: AWS limits the rate of calls"}
 	}
-	if in.Base.AccessKeyID != "AKIA" && s.ends[in.Base.AccessKeyID] <= t+s.aws {
+	if base := in.Base.AccessKeyID; base != "AKIA" && base != "" && s.ends[in.Base.AccessKeyID] <= t+s.aws {
 		l.bad++
 		return cred.Credentials{}, &cred.UpstreamError{Op: "AssumeRole", Code: "ExpiredToken", Status: 403, Message: "cannot assume the role: the session has ended", Refused: true}
 	}
@@ -188,6 +208,9 @@ func (x *simSource) Fetch(ctx context.Context, in cred.Input) (cred.Credentials,
 	id := fmt.Sprintf("ASIA%d", s.serial)
 	l.best = t + s.aws + l.life
 	s.ends[id] = l.best
+	if x.mfa {
+		l.person.has(t, l.best)
+	}
 	return cred.Credentials{AccessKeyID: id, SecretAccessKey: simSecret, SessionToken: simToken, Expires: s.begin.Add(l.best)}, nil
 }
 
@@ -230,7 +253,7 @@ func (s *sim) start(t *testing.T, st cred.Store, set set, pinned []string) (stop
 	s.mu.Lock()
 	s.started = s.now()
 	s.mu.Unlock()
-	b := New(Config{Sources: s, Store: st, Rules: rules{}, Log: logrus.NewEntry(log)})
+	b := New(Config{Sources: s, Store: st, Rules: rules{}, Log: logrus.NewEntry(log), Asker: s, Announce: s.announce})
 	b.skew.Store(int64(s.wall))
 	b.SetProfiles(set)
 	b.SetActive(pinned)
@@ -323,7 +346,17 @@ func (s *sim) ideal(l *simLink, asked []time.Duration, end time.Duration) int {
 	}
 	n := 0
 	for t <= end {
-		t = calmFrom(t)
+		for { // AWS and the person
+			t = calmFrom(t)
+			there := s.personFrom(l, t)
+			if there == t {
+				break
+			}
+			t = there
+		}
+		if t > end {
+			break
+		}
 		n++
 		due := s.wake(s.awsAt(t) + l.life - threshold(l.life))
 		if l.pinned || next(max(due-idleAfter, 0)) <= due {

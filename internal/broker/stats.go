@@ -1,6 +1,9 @@
 package broker
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Stats are counters since the start, and gauges, for metrics.
 type Stats struct {
@@ -41,34 +44,35 @@ func (b *Broker) Stats() Stats {
 	s := Stats{Attempts: c.attempts.Load(), Failures: c.failures.Load(), Interactions: c.interactions.Load(),
 		Refusals: c.refusals.Load(), FlightsJoined: c.joined.Load(), Restored: c.restored.Load(), Announced: c.announced.Load()}
 	s.ActiveLinks = len(b.activeLinks())
+	now := time.Now()
 	v := b.view.Load()
 	for _, slot := range v.slots {
 		s.ActiveProfiles++
-		if slot.needsPerson() {
+		if slot.needsPerson(now) {
 			s.NeedPerson++
 		}
 	}
 	return s
 }
 
-func (s *slot) needsPerson() bool {
-	if s.plain != nil && s.plain.last.waitsForPerson() {
+func (s *slot) needsPerson(now time.Time) bool {
+	if s.plain != nil && s.plain.last.waitsForPerson(now) {
 		return true
 	}
 	for _, e := range s.variants {
-		if e.last.waitsForPerson() {
+		if e.last.waitsForPerson(now) {
 			return true
 		}
 	}
 	return false
 }
 
-// waitsForPerson reports whether the chain up to l has no session because a
-// person must act.
-func (l *link) waitsForPerson() bool {
+// waitsForPerson reports whether a person must act for a link of the chain up
+// to l.
+func (l *link) waitsForPerson(now time.Time) bool {
 	for ; l != nil; l = l.below {
 		l.mu.Lock()
-		asked := l.asked != nil
+		asked := l.waits(now)
 		l.mu.Unlock()
 		if asked {
 			return true

@@ -47,7 +47,7 @@ func (b *Broker) Sessions() []Session {
 		e.last.describe(&s, now)
 		for l := e.last; l != nil; l = l.below {
 			if s.LastError == "" {
-				s.LastError = l.lastError()
+				s.LastError = l.lastError(now)
 			}
 			l.describePerson(&s, now)
 		}
@@ -91,7 +91,7 @@ func (l *link) describePerson(s *Session, now time.Time) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.asked != nil {
+	if l.waits(now) {
 		s.NeedsPerson = true
 	}
 	if !l.src.Interactive() {
@@ -111,10 +111,23 @@ func (l *link) describePerson(s *Session, now time.Time) {
 	}
 }
 
-func (l *link) lastError() string {
+// waits reports whether a person must act before l can have a session. What
+// was asked for while the clock was wrong is over once it is right. mu is
+// held.
+func (l *link) waits(now time.Time) bool {
+	return l.asked != nil && !(l.src.Interactive() && l.good(l.cur.Load(), now))
+}
+
+// lastError is that of l's last attempt, "" where the cause was the link
+// below and is gone there.
+func (l *link) lastError(now time.Time) string {
+	below := ""
+	if l.below != nil {
+		below = l.below.lastError(now)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.lastErr == nil {
+	if l.lastErr == nil || l.asked != nil && !l.waits(now) || l.lastBelow && below == "" {
 		return ""
 	}
 	return l.lastErr.Error()

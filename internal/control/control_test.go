@@ -423,15 +423,15 @@ func TestBrokenServers(t *testing.T) {
 		want error
 		text string
 	}{
-		"silence":        {"", ErrGone, ""},
-		"hello alone":    {hello, ErrGone, ""},
-		"half a reply":   {hello + `{"id":1,"resu`, ErrGone, ""},
-		"another id":     {hello + `{"id":9,"result":{}}` + "\n", nil, "for call 9"},
-		"no JSON":        {hello + "secret-canary\n", nil, "not JSON"},
-		"broken result":  {hello + `{"id":1,"result":{"a":secret-canary}}` + "\n", nil, "not JSON"},
-		"neither nor":    {hello + `{"id":1}` + "\n", nil, "not JSON"},
-		"no end":         {hello + strings.Repeat("x", MaxLine+10) + "\n", ErrLineTooLong, ""},
-		"too many asked": {hello + strings.Repeat(`{"id":1,"event":"prompt","prompt":{"interaction":"i"}}`+"\n", 40), nil, "too many"},
+		"silence":       {"", ErrGone, ""},
+		"hello alone":   {hello, ErrGone, ""},
+		"half a reply":  {hello + `{"id":1,"resu`, ErrGone, ""},
+		"another id":    {hello + `{"id":9,"result":{}}` + "\n", nil, "for call 9"},
+		"no JSON":       {hello + "secret-canary\n", nil, "not JSON"},
+		"broken result": {hello + `{"id":1,"result":{"a":secret-canary}}` + "\n", nil, "not JSON"},
+		"neither nor":   {hello + `{"id":1}` + "\n", nil, "not JSON"},
+		"no end":        {hello + strings.Repeat("x", MaxLine+10) + "\n", ErrLineTooLong, ""},
+		"many asked":    {hello + strings.Repeat(`{"id":1,"event":"prompt","prompt":{"interaction":"i"}}`+"\n", 400), ErrGone, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			socket := serve(t, func(conn net.Conn) {

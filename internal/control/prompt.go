@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"sync"
 )
 
@@ -34,7 +33,7 @@ type prompts struct {
 
 	cancel context.CancelFunc // nil while no goroutine runs
 	settle context.CancelFunc // of the newest question
-	queue  chan question
+	queue  chan question      // the newest, until the handler takes it
 	done   chan struct{}
 
 	mu  sync.Mutex // guards err
@@ -45,8 +44,6 @@ type question struct {
 	ctx context.Context
 	e   Event
 }
-
-const maxPrompts = 16 // waiting for one call; more is no daemon of ours
 
 func (p *prompts) event(ctx context.Context, e Event) error {
 	if p.handle == nil {
@@ -61,7 +58,7 @@ func (p *prompts) event(ctx context.Context, e Event) error {
 	}
 	if p.cancel == nil {
 		ctx, p.cancel = context.WithCancel(ctx)
-		p.queue = make(chan question, maxPrompts)
+		p.queue = make(chan question, 1)
 		p.done = make(chan struct{})
 		go p.run(ctx)
 	} else {
@@ -71,11 +68,11 @@ func (p *prompts) event(ctx context.Context, e Event) error {
 	q.e = e
 	q.ctx, p.settle = context.WithCancel(ctx)
 	select {
-	case p.queue <- q:
-		return nil
+	case <-p.queue: // settled before the handler came to it
 	default:
-		return errors.New("cannot answer keyfobd: it asks too many questions at once")
 	}
+	p.queue <- q // has room: nobody else sends
+	return nil
 }
 
 func (p *prompts) run(ctx context.Context) {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 )
@@ -35,6 +36,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	listen := fs.String("listen", "127.0.0.1:0", "address of the services")
 	tlsAddr := fs.String("tls", "", "address of the same services over TLS (needs --ca-file)")
 	caFile := fs.String("ca-file", "", "where to write the certificate authority of --tls, for AWS_CA_BUNDLE")
+	tlsNames := fs.String("tls-names", "", "comma separated names that the certificate of --tls is for beside localhost")
 	admin := fs.String("admin", "127.0.0.1:0", "address of the admin port")
 	state := fs.String("state", "", "JSON `file` with users and roles; without it a small default world")
 	untilStdin := fs.Bool("until-stdin-closes", false, "end when standard input closes")
@@ -50,7 +52,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := run(ctx, cancel, *listen, *tlsAddr, *caFile, *admin, *state, stdinOr(stdin, *untilStdin), stdout); err != nil {
+	if err := run(ctx, cancel, *listen, *tlsAddr, *tlsNames, *caFile, *admin, *state, stdinOr(stdin, *untilStdin), stdout); err != nil {
 		fmt.Fprintf(stderr, "fakeaws: %v\n", err)
 		return 1
 	}
@@ -64,7 +66,7 @@ func stdinOr(stdin io.Reader, use bool) io.Reader {
 	return nil
 }
 
-func run(ctx context.Context, cancel func(), listen, tlsAddr, caFile, adminAddr, state string, stdin io.Reader, stdout io.Writer) error {
+func run(ctx context.Context, cancel func(), listen, tlsAddr, tlsNames, caFile, adminAddr, state string, stdin io.Reader, stdout io.Writer) error {
 	world := DefaultWorld()
 	if state != "" {
 		var err error
@@ -81,7 +83,7 @@ func run(ctx context.Context, cancel func(), listen, tlsAddr, caFile, adminAddr,
 	}
 	defer stop()
 	if tlsAddr != "" {
-		ca, err := NewCA()
+		ca, err := NewCA(strings.FieldsFunc(tlsNames, func(r rune) bool { return r == ',' })...)
 		if err != nil {
 			return err
 		}

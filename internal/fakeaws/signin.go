@@ -134,6 +134,35 @@ func (s *Server) loginLocked(arn string) (principal, bool) {
 	return principal{}, false
 }
 
+// LoginTokens is a console sign-in as the AWS command line's cache holds it.
+type LoginTokens struct {
+	LoginSession, ClientID, RefreshToken       string
+	AccessKeyID, SecretAccessKey, SessionToken string
+	Expires                                    time.Time
+}
+
+// NewLogin signs a person in (an ARN as in SetLogin, "" for the first user)
+// without any page, for the DPoP key of a client.
+func (s *Server) NewLogin(arn string, key *ecdsa.PublicKey) (LoginTokens, error) {
+	raw, err := key.Bytes()
+	if err != nil || len(raw) != 65 {
+		return LoginTokens{}, errors.New("the key is no P-256 key")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	who, ok := s.loginLocked(arn)
+	if !ok {
+		return LoginTokens{}, errors.New("there is nobody with the ARN " + arn)
+	}
+	who.via = viaLogin
+	x := &signinSession{client: sameDevice, key: jwk{Kty: "EC", Crv: "P-256", X: b64.EncodeToString(raw[1:33]), Y: b64.EncodeToString(raw[33:])}.thumbprint(),
+		who: who, expires: s.nowLocked().Add(s.signin.life)}
+	c := s.issueLocked(who, 900)
+	token := opaque(300)
+	s.signin.refresh[token] = &signinRefresh{session: x}
+	return LoginTokens{who.arn, sameDevice, token, c.id, c.secret, c.token, c.expires}, nil
+}
+
 func signinAuthorize(s *Server, q *request) (any, error) {
 	get := q.query.Get
 	bad := func(text string) (any, error) {

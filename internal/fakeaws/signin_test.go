@@ -130,12 +130,16 @@ func TestLogin(t *testing.T) {
 		}
 
 		for name, bad := range map[string]string{
-			"none":     "",
-			"htm":      proof(t, key, htu, func(_, c map[string]any) { c["htm"] = "GET" }),
-			"htu":      proof(t, key, signinHost+"/v1/other", nil),
-			"iat":      proof(t, key, htu, func(_, c map[string]any) { c["iat"] = time.Now().Add(-time.Hour).Unix() }),
-			"typ":      proof(t, key, htu, func(h, _ map[string]any) { h["typ"] = "JWT" }),
-			"tampered": strings.Replace(good(), ".", ".e30", 1),
+			"none": "",
+			"htm":  proof(t, key, htu, func(_, c map[string]any) { c["htm"] = "GET" }),
+			"htu":  proof(t, key, signinHost+"/v1/other", nil),
+			"iat":  proof(t, key, htu, func(_, c map[string]any) { c["iat"] = time.Now().Add(-time.Hour).Unix() }),
+			"typ":  proof(t, key, htu, func(h, _ map[string]any) { h["typ"] = "JWT" }),
+			"tampered": func() string { // the key's header and claims, another's signature
+				mine := good()
+				theirs := proof(t, other, htu, nil)
+				return mine[:strings.LastIndexByte(mine, '.')] + theirs[strings.LastIndexByte(theirs, '.'):]
+			}(),
 		} {
 			if x := refresh(a.RefreshToken, bad); x.status != 400 || x.Error != "INVALID_REQUEST" || x.kind != "ValidationException" {
 				t.Errorf("%s: %+v", name, x)

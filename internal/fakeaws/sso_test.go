@@ -76,7 +76,7 @@ func TestDeviceSignIn(t *testing.T) {
 		s.AddSSO(spec)
 		p := as(t, s, "", "", "")
 		c := register(t, p, false)
-		if d := time.Unix(c.ClientSecretExpiresAt, 0).Sub(time.Now()); d < 89*24*time.Hour || len(*c.ClientSecret) < 1000 {
+		if d := time.Until(time.Unix(c.ClientSecretExpiresAt, 0)); d < 89*24*time.Hour || len(*c.ClientSecret) < 1000 {
 			t.Errorf("registered for %v with a secret of %d", d, len(*c.ClientSecret))
 		}
 		device := func(start string) (*ssooidc.StartDeviceAuthorizationOutput, error) {
@@ -381,4 +381,8 @@ func TestSignInPages(t *testing.T) {
 	if x := b.Open(page); x.Status != 200 {
 		t.Errorf("%+v", x)
 	}
+}
+
+func deviceOf(tok fakeaws.SSOTokens) *ssooidc.StartDeviceAuthorizationInput {
+	return &ssooidc.StartDeviceAuthorizationInput{ClientId: &tok.ClientID, ClientSecret: &tok.ClientSecret, StartUrl: &tok.StartURL}
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // CA is a certificate authority made on the spot, with one server
-// certificate for localhost, 127.0.0.1 and ::1. Its key is nowhere but in
+// certificate for localhost, 127.0.0.1, ::1 and the names asked for. Its key is nowhere but in
 // memory.
 type CA struct {
 	// PEM is the authority's certificate: what an AWS_CA_BUNDLE needs.
@@ -22,8 +22,10 @@ type CA struct {
 	server tls.Certificate
 }
 
-// NewCA makes an authority that is good for a day.
-func NewCA() (*CA, error) {
+// NewCA makes an authority that is good for a day. Its server certificate is
+// also for the names given, for tests that resolve AWS's own names to this
+// machine.
+func NewCA(names ...string) (*CA, error) {
 	now := time.Now()
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -49,7 +51,7 @@ func NewCA() (*CA, error) {
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "localhost"},
 		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames: []string{"localhost", "*.localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		DNSNames: append([]string{"localhost", "*.localhost"}, names...), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 	}, ca, &key.PublicKey, caKey)
 	if err != nil {
 		return nil, err

@@ -83,6 +83,26 @@ func BenchmarkFind(b *testing.B) {
 		})
 		last.Close()
 	})
+	b.Run("process just started", func(b *testing.B) {
+		r := resolver(b)
+		var took time.Duration
+		for b.Loop() {
+			cmd := client(b, l, nil)
+			server := accept(b, l)
+			caller, err := r.Of(server)
+			if err != nil {
+				b.Fatal(err)
+			}
+			began := time.Now()
+			p, err := caller.Program(context.Background())
+			took += time.Since(began)
+			if err != nil || p.PID != cmd.Process.Pid {
+				b.Fatal(p, err)
+			}
+			_ = cmd.Process.Kill()
+		}
+		b.ReportMetric(float64(took.Nanoseconds())/float64(b.N), "find-ns/op")
+	})
 	b.Run("again on one connection", func(b *testing.B) {
 		c, server := connect(b)
 		defer c.Close()

@@ -38,7 +38,7 @@ type hashes struct {
 
 // fileHash is one file's hash, or how far reading it has come.
 type fileHash struct {
-	mu    sync.Mutex // guards what follows, and lets one caller read at a time
+	turn  chan struct{} // of one place: held while what follows is used
 	state hash.Hash
 	at    int64
 	done  bool
@@ -59,8 +59,12 @@ func (h *hashes) of(ctx context.Context, p Process) (sum [sha256.Size]byte, err 
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	e := h.entry(id)
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	select {
+	case e.turn <- struct{}{}:
+		defer func() { <-e.turn }()
+	case <-ctx.Done():
+		return sum, fmt.Errorf("%w: its file could not be read in time: %w", ErrNoProgram, ctx.Err())
+	}
 	if e.done {
 		return e.sum, nil
 	}
@@ -86,7 +90,7 @@ func (h *hashes) entry(id fileID) *fileHash {
 		if h.files == nil || len(h.files) >= hashesKept {
 			h.files = map[fileID]*fileHash{}
 		}
-		e = &fileHash{state: sha256.New()}
+		e = &fileHash{turn: make(chan struct{}, 1), state: sha256.New()}
 		h.files[id] = e
 	}
 	return e
@@ -98,7 +102,7 @@ func (h *hashes) drop(id fileID) {
 	delete(h.files, id)
 }
 
-// read goes on reading where it was left. e.mu is held.
+// read goes on reading where it was left. e.turn is held.
 func (e *fileHash) read(ctx context.Context, f *os.File) error {
 	for {
 		if err := ctx.Err(); err != nil {

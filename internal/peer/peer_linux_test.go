@@ -57,7 +57,7 @@ func publicDir(t testing.TB) string {
 }
 
 // publicSelf is a copy of the test binary that every user may run.
-func publicSelf(t *testing.T) string {
+func publicSelf(t testing.TB) string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -75,7 +75,16 @@ func publicSelf(t *testing.T) string {
 }
 
 // client starts a process that connects, and returns it once it has.
-func client(t *testing.T, l net.Listener, attr *syscall.SysProcAttr) *exec.Cmd {
+func client(t testing.TB, l net.Listener, attr *syscall.SysProcAttr) *exec.Cmd {
+	t.Helper()
+	cmd, connected := clientLater(t, l, attr)
+	connected()
+	return cmd
+}
+
+// clientLater starts such a process, which waits: connected lets it connect
+// and waits until it has.
+func clientLater(t testing.TB, l net.Listener, attr *syscall.SysProcAttr) (cmd *exec.Cmd, connected func()) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -84,9 +93,9 @@ func client(t *testing.T, l net.Listener, attr *syscall.SysProcAttr) *exec.Cmd {
 	if attr != nil && attr.Credential != nil {
 		self = publicSelf(t)
 	}
-	cmd := exec.Command(self)
+	cmd = exec.Command(self)
 	cmd.Dir = "/"
-	cmd.Env = []string{"KEYFOB_TEST_DIAL=" + l.Addr().Network() + "|" + l.Addr().String(), "GORACE=atexit_sleep_ms=0"}
+	cmd.Env = []string{"KEYFOB_TEST_DIAL=" + l.Addr().Network() + "|" + l.Addr().String(), "KEYFOB_TEST_WAIT=1", "GORACE=atexit_sleep_ms=0"}
 	cmd.SysProcAttr = attr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -107,11 +116,16 @@ func client(t *testing.T, l net.Listener, attr *syscall.SysProcAttr) *exec.Cmd {
 		stdin.Close()
 		_ = cmd.Wait()
 	})
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil || line != "connected\n" {
-		t.Fatalf("client: %q, %v", line, err)
+	return cmd, func() {
+		t.Helper()
+		if _, err := stdin.Write([]byte("\n")); err != nil {
+			t.Fatal(err)
+		}
+		line, err := bufio.NewReader(stdout).ReadString('\n')
+		if err != nil || line != "connected\n" {
+			t.Fatalf("client: %q, %v", line, err)
+		}
 	}
-	return cmd
 }
 
 func listen(t testing.TB, network string) net.Listener {
@@ -364,6 +378,9 @@ func TestForeignNamespaceIsUnidentified(t *testing.T) {
 					// the user alone is known until the process is looked for
 					if err != nil || got.UID != Self() {
 						t.Errorf("tcp: %+v, %v", got, err)
+					}
+					if err := got.AtHome(context.Background()); !errors.Is(err, ErrUnidentified) {
+						t.Errorf("tcp: at home: %v", err)
 					}
 					_, err = got.Program(context.Background())
 				} else if got != (Caller{}) {

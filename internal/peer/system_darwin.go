@@ -32,7 +32,11 @@ func (system) ofOther(c net.Conn) (Caller, error) {
 }
 
 // ofUnix identifies the process that called connect(2) on the other end:
-// LOCAL_PEERCRED gives its effective uid, LOCAL_PEERPID its pid (unix(4)).
+// LOCAL_PEERCRED gives its effective uid then, LOCAL_PEERPID its pid
+// (unix(4)). The pid is a number and no more, and so is that in the audit
+// token of LOCAL_PEERTOKEN, which the kernel makes of it when it is asked. A
+// process that took the number of one that ended passes for it if it has the
+// same user; one of another user does not.
 func (system) ofUnix(c *net.UnixConn) (Caller, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -56,6 +60,9 @@ func (system) ofUnix(c *net.UnixConn) (Caller, error) {
 	k, err := kinfo(pid)
 	if err != nil {
 		return Caller{}, unidentified("cannot read its process: %w", err)
+	}
+	if k.Eproc.Ucred.Uid != who.Uid {
+		return Caller{}, unidentified("its process is not that of its user")
 	}
 	caller := Caller{UID: strconv.FormatUint(uint64(who.Uid), 10), PID: pid, Start: startOf(k), Exe: exe(pid), Via: ViaUnix}
 	if k.Eproc.Tdev > 0 {
@@ -99,9 +106,11 @@ func (system) ofTCP(c *net.TCPConn) (Caller, error) {
 	if err != nil || k.Eproc.Ucred.Uid != owner.uid {
 		return Caller{}, unidentified("the process of %s is not that of its user", client)
 	}
-	return Caller{
-		UID: strconv.FormatUint(uint64(owner.uid), 10), PID: owner.pid, Start: startOf(k), Exe: exe(owner.pid), Via: ViaTCP,
-	}, nil
+	caller := Caller{UID: strconv.FormatUint(uint64(owner.uid), 10), PID: owner.pid, Start: startOf(k), Exe: exe(owner.pid), Via: ViaTCP}
+	if after, err := kinfo(owner.pid); err != nil || startOf(after) != caller.Start {
+		return Caller{}, unidentified("its process has ended")
+	}
+	return caller, nil
 }
 
 func kinfo(pid int) (*unix.KinfoProc, error) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
@@ -15,10 +16,14 @@ const tcpTableOwnerPIDAll = 5 // TCP_TABLE_OWNER_PID_ALL (iprtrmib.h)
 // system. A user is named by the SID of the process's token.
 type system struct {
 	getExtendedTCPTable *windows.LazyProc
+	peekNamedPipe       *windows.LazyProc
 }
 
 func newSystem() system {
-	return system{getExtendedTCPTable: windows.NewLazySystemDLL("iphlpapi.dll").NewProc("GetExtendedTcpTable")}
+	return system{
+		getExtendedTCPTable: windows.NewLazySystemDLL("iphlpapi.dll").NewProc("GetExtendedTcpTable"),
+		peekNamedPipe:       windows.NewLazySystemDLL("kernel32.dll").NewProc("PeekNamedPipe"),
+	}
 }
 
 func (system) close() error { return nil }
@@ -31,15 +36,21 @@ func (system) ofUnix(*net.UnixConn) (Caller, error) {
 
 // ofOther identifies the client of a named pipe. The pipe must refuse
 // clients from other machines (go-winio's does).
-func (system) ofOther(c net.Conn) (Caller, error) {
+//
+// The pipe keeps the number of the process that connected, whatever became of
+// that. It is still that process for as long as the pipe is: its end would be
+// closed.
+func (s system) ofOther(c net.Conn) (Caller, error) {
 	pipe, ok := c.(interface{ Fd() uintptr })
 	if !ok {
 		return Caller{}, unidentified("a connection of type %T", c)
 	}
 	client := func() (uint32, error) {
 		var pid uint32
-		err := windows.GetNamedPipeClientProcessId(windows.Handle(pipe.Fd()), &pid)
-		return pid, err
+		if err := windows.GetNamedPipeClientProcessId(windows.Handle(pipe.Fd()), &pid); err != nil {
+			return 0, err
+		}
+		return pid, s.connected(pipe.Fd())
 	}
 	caller, err := identify(client)
 	if err != nil {
@@ -48,6 +59,17 @@ func (system) ofOther(c net.Conn) (Caller, error) {
 	caller.Via = ViaPipe
 	caller.Parent = parent(uint32(caller.PID), caller.Start)
 	return caller, nil
+}
+
+// connected returns nil while a pipe's other end is open.
+func (s system) connected(pipe uintptr) error {
+	if err := s.peekNamedPipe.Find(); err != nil {
+		return err
+	}
+	if ok, _, err := s.peekNamedPipe.Call(pipe, 0, 0, 0, 0, 0); ok == 0 {
+		return os.NewSyscallError("PeekNamedPipe", err)
+	}
+	return nil
 }
 
 // ofTCP finds the connection at the other end in the table of TCP

@@ -164,6 +164,24 @@ func TestFindTCPRow(t *testing.T) {
 			t.Errorf("%s: %d, %v; want %d", test.name, pid, ok, test.pid)
 		}
 	}
+	// The link-local scope of an IPv6 row is no part of the address.
+	scoped := tcpRow(client6, server6, established, 42)
+	scoped[16], scoped[40] = 7, 7
+	if pid, ok := findTCPRow(table(scoped), true, client6, server6); !ok || pid != 42 {
+		t.Errorf("with a scope: %d, %v", pid, ok)
+	}
+	// Damage is never a crash.
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, v6 := range []bool{false, true} {
+		good := table(tcpRow(client4, server4, established, 42), tcpRow(client4, server4, established, 43))
+		for range 20000 {
+			bad := append([]byte(nil), good[:r.IntN(len(good)+1)]...)
+			if len(bad) > 0 {
+				bad[r.IntN(len(bad))] = byte(r.Uint32())
+			}
+			findTCPRow(bad, v6, client4, server4)
+		}
+	}
 	for _, bad := range [][]byte{nil, {1, 0}, {1, 0, 0, 0}, {255, 255, 255, 255, 1, 2, 3}} {
 		if pid, ok := findTCPRow(bad, false, client4, server4); ok {
 			t.Errorf("%v: %d", bad, pid)

@@ -373,6 +373,9 @@ func (s *Settings) chooseMetrics(d *decider) error {
 	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
 		return d.file.bad("metrics.listen", help, "metrics.listen is %q, which is no loopback address", v)
 	}
+	if host == "localhost" {
+		addr = "127.0.0.1" + addr[strings.LastIndexByte(addr, ':'):]
+	}
 	for _, e := range s.Endpoints {
 		if e.Listen == addr && !strings.HasSuffix(addr, ":0") {
 			return d.file.bad("metrics.listen", help, "%s is the address of an endpoint too", addr)

@@ -193,11 +193,12 @@ func sixDigits(code cred.Secret) (cred.Secret, bool) {
 }
 
 // reach tells whether there is a way to STS, for whoever waits for the
-// network to come back.
+// network to come back. An error that Is cred.ErrConfig says that the settings
+// name none.
 func reach(ctx context.Context, c profiles.Client, d Deps) error {
 	u, err := awsclient.STSEndpoint(ctx, c)
 	if err != nil {
-		return err
+		return &settingsError{msg: err.Error(), help: cred.HintOf(err), err: err}
 	}
 	pool := d.Pool
 	if pool == nil {

@@ -1,0 +1,3 @@
+package audit
+
+func limitedChild(string, string) int { return 2 }
