@@ -460,5 +460,5 @@ func (d *daemon) reloadByHand(c *call) (any, error) {
 
 func (d *daemon) version(*call) (any, error) {
 	exe, _ := os.Executable()
-	return control.VersionResult{Version: d.opt.Version, Protocol: control.Version, PID: os.Getpid(), OnDemand: d.opt.OnDemand, Exe: exe, DataDir: d.conf().DataDir}, nil
+	return control.VersionResult{Version: d.opt.Version, Protocol: control.Version, PID: os.Getpid(), OnDemand: d.opt.OnDemand, Exe: exe, DataDir: d.conf().DataDir, ProfilesFile: d.conf().ProfilesFile}, nil
 }

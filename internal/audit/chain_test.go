@@ -315,6 +315,7 @@ func TestRotationCoversNothingUp(t *testing.T) {
 func TestAppendedWhileRunning(t *testing.T) {
 	w := grown(t, 5, 0, 0)
 	l, _ := w.run()
+	w.wantOK(l)
 	lines := readLines(t, w.path)
 	last := bytes.TrimSpace(lines[4])
 	e, _ := decode(last)

@@ -220,7 +220,7 @@ func TestSignInIsShownAndAnnounced(t *testing.T) {
 		use(5 * time.Minute)
 		r.stop()
 		r.start(corp(3))
-		use(10 * time.Minute)
+		use(20 * time.Minute) // it knows this end for less time, and tells of it later
 		if got := r.announced(); len(got) != 1 {
 			t.Fatalf("told of %v", got)
 		}

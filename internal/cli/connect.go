@@ -61,7 +61,7 @@ func (a *app) connect(ctx context.Context) (*control.Client, error) {
 	if !a.decidesAtStart() && !released {
 		return client, nil
 	}
-	var v runningVersion
+	var v control.VersionResult
 	if err = client.Call(ctx, control.MethodVersion, control.Empty{}, &v, nil); err == nil {
 		err = a.agrees(ctx, client, v)
 	}
@@ -137,7 +137,7 @@ func (a *app) start(ctx context.Context) (*control.Client, error) {
 	return a.underStartLock(ctx, func(ctx context.Context, s *settings.Settings) (*control.Client, error) {
 		client, err := a.dial(ctx)
 		if err == nil { // somebody has started it meanwhile
-			var v runningVersion
+			var v control.VersionResult
 			if a.decidesAtStart() {
 				err = client.Call(ctx, control.MethodVersion, control.Empty{}, &v, nil)
 			}

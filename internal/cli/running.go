@@ -7,13 +7,6 @@ import (
 	"keyfob/internal/control"
 )
 
-// runningVersion is what a running daemon says of itself, with what later
-// ones add.
-type runningVersion struct {
-	control.VersionResult
-	ProfilesFile string `json:"profiles_file"`
-}
-
 // namesDataDir: by a flag or a variable.
 func (a *app) namesDataDir() bool { return a.flags.DataDir != "" || a.getenv("KEYFOB_DATA_DIR") != "" }
 
@@ -28,7 +21,7 @@ func (a *app) decidesAtStart() bool {
 // the command would seem to have done what it did not. The data directory
 // counts by its variable too: keys must not go where nobody looks for them.
 // What a daemon does not tell is not judged.
-func (a *app) agrees(ctx context.Context, client *control.Client, v runningVersion) error {
+func (a *app) agrees(ctx context.Context, client *control.Client, v control.VersionResult) error {
 	if !a.decidesAtStart() {
 		return nil
 	}

@@ -279,6 +279,8 @@ type VersionResult struct {
 	OnDemand bool   `json:"on_demand"`
 	Exe      string `json:"exe"`
 	DataDir  string `json:"data_dir,omitempty"`
+	// ProfilesFile is keyfob's own profiles file, as the daemon reads it.
+	ProfilesFile string `json:"profiles_file,omitempty"`
 }
 
 // Origin is where a value stands (CONTRACT.md §3).
