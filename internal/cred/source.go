@@ -119,6 +119,9 @@ type Question struct {
 	Profile string // the profile on whose behalf
 	Serial  string // of the MFA device
 	Text    string // one line, for a prompt
+	// Process is the profile's mfa_process, "" for none: a command that
+	// prints the code, which is asked before a person is.
+	Process string
 	// URL is what a browser opens, UserCode what the page asks for. Both are
 	// shown to the person and by status.
 	URL      string
