@@ -285,3 +285,47 @@ func TestSlowIdentification(t *testing.T) {
 		}
 	})
 }
+
+// TestUnread: a request that waits in the kernel to be read is seen; the end
+// of a connection is no request.
+func TestUnread(t *testing.T) {
+	t.Parallel()
+	l := listen(t, "127.0.0.1:0")
+	defer l.Close()
+	k, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	within := func(want bool) bool {
+		for range 1000 {
+			if unread(c) == want {
+				return true
+			}
+			time.Sleep(time.Millisecond)
+		}
+		return false
+	}
+	if unread(c) {
+		t.Error("silent, and something is unread")
+	}
+	if _, err := io.WriteString(k, "GET"); err != nil || !within(true) {
+		t.Errorf("what was sent is not seen; %v", err)
+	}
+	own := &conn{Conn: c, reading: true}
+	if own.waits(time.Now()) {
+		t.Error("a connection with a request unread may be closed")
+	}
+	if _, err := io.ReadFull(c, make([]byte, 3)); err != nil || !within(false) || !own.waits(time.Now()) {
+		t.Errorf("what was read is seen still; %v", err)
+	}
+	k.Close()
+	if !within(false) {
+		t.Error("an end is taken for a request")
+	}
+}

@@ -360,7 +360,7 @@ func TestGetentAndID(t *testing.T) {
 		}
 		return path
 	}
-	id := script("id", `[ "$1 $2 $3" = "-G -- bob" ] && echo 1007 50 60`)
+	id := script("id", `case "$1 $2 $3" in "-G -- bob"|"-G -- 1007") echo 1007 50 60;; *) exit 1;; esac`)
 	for _, test := range []struct {
 		name, getent, uid, want string
 	}{

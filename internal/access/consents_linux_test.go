@@ -365,7 +365,9 @@ func TestConsentsAreKept(t *testing.T) {
 	if err := c.Confirm(ctx, caller, "d", answer(cred.ConfirmAlways)); err != nil {
 		t.Error(err)
 	}
+	store.mu.Lock()
 	store.locked = false
+	store.mu.Unlock()
 	if err := c.Load(ctx); err != nil {
 		t.Error(err)
 	}
@@ -375,10 +377,10 @@ func TestConsentsAreKept(t *testing.T) {
 			t.Errorf("%s: %v", profile, err)
 		}
 	}
+	c.Close()
 	if len(store.records) != 2 { // a and d
 		t.Errorf("%d records", len(store.records))
 	}
-	c.Close()
 
 	// A record that was swapped, damaged or is of another version is none.
 	for name, r := range store.records {

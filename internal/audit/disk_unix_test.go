@@ -89,3 +89,23 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("%d of 10 are there", n)
 	}
 }
+
+// TestReplacedByPipe: opening a pipe would wait for a reader.
+func TestReplacedByPipe(t *testing.T) {
+	w := newWorld(t)
+	l, stop := w.run()
+	l.Record(handOut(0))
+	w.flush(l)
+	if err := os.Remove(w.path); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(w.path, 0o600); err != nil {
+		t.Skipf("no pipes here: %v", err)
+	}
+	l.Record(handOut(1))
+	w.flush(l)
+	if l.Warning() == "" {
+		t.Error("no warning")
+	}
+	stop()
+}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -90,6 +91,7 @@ func (k *brake) answered(upstream string, err error, now time.Time) {
 		if k.ups == nil {
 			k.ups = map[string]*braked{}
 		}
+		maps.DeleteFunc(k.ups, func(_ string, u *braked) bool { return now.Sub(u.until) > time.Hour }) // nobody calls those
 		k.ups[upstream] = &braked{until: now.Add(backoff(3)), rounds: 1}
 	case limits:
 		if u.testing { // the others were under way together with the first

@@ -23,13 +23,28 @@
 // have ended is not deleted for it: AWS's next answer may tell that our clock
 // is wrong.
 //
+// A session policy, of a request or of the rules, is part of the last link's
+// parameters and so makes a session of its own. Rules that change hold also
+// for who is waiting. A protected profile is handed out, from memory too,
+// only after Config.Confirm said yes.
+//
+// A sign-in (cred.SignInSource) lies behind links and is none: its links are
+// refreshed ahead, share the key under which they ask, and are all tried again
+// once one of them shows that somebody has signed in. Its end is read once a
+// minute and announced like that of a session. Nobody is asked for anything
+// while there is no way to the upstream.
+//
 // An attempt that got no HTTP answer starts a back-off that ends early when
 // a probe, a plain TCP connect at most every 5 s for each upstream, connects
 // after one that did not. Probes are short goroutines that the minder starts
 // while such a back-off lasts. A gate bounds the attempts that call upstreams
-// at once. A session that only a person can renew is announced once before
-// it ends, if somebody used it lately.
+// at once. Refreshes that can wait leave an upstream that limits the rate of
+// calls alone, but for one that looks whether it is over. A session that only
+// a person can renew is announced once before it ends, if somebody used it
+// lately.
 //
-// Lock order: Broker.mu before link.mu; those of network and gate are leaves; link.storeMu is taken with neither
-// held and may be held over calls of the Store.
+// Lock order: Broker.mu before link.mu; those of network, gate, brake and
+// signIns are leaves, and pass.mu comes before gate.mu; link.storeMu is taken
+// with neither Broker.mu nor link.mu held and may be held over calls of the
+// Store.
 package broker

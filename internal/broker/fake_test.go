@@ -238,45 +238,6 @@ func (s *fakeSource) Fetch(ctx context.Context, in cred.Input) (cred.Credentials
 	return c, nil
 }
 
-// fakeSignIn is a source of roles behind a sign-in that its parameter
-// "session" names.
-type fakeSignIn struct{ fakeSource }
-
-func (s *fakeSignIn) session() string { return s.link.Params["session"] }
-
-func (s *fakeSignIn) AskKey() cred.LinkKey {
-	return cred.KeyOf("test sign-in", map[string]string{"session": s.session()}, cred.LinkKey{})
-}
-
-func (s *fakeSignIn) SignInEnds(context.Context) time.Time {
-	s.w.mu.Lock()
-	defer s.w.mu.Unlock()
-	return s.w.signIns[s.session()]
-}
-
-func (s *fakeSignIn) Fetch(ctx context.Context, in cred.Input) (cred.Credentials, error) {
-	w := s.w
-	w.mu.Lock()
-	w.signins = append(w.signins, in.Signin)
-	w.mu.Unlock()
-	if left := time.Until(s.SignInEnds(ctx)); left <= 0 || in.Signin != nil && left <= signInNotice {
-		if _, err := in.Ask.Ask(ctx, s.AskKey(), cred.Question{Kind: cred.AskBrowser, Profile: in.Profile, URL: "https://signin.test/"}); err != nil {
-			return cred.Credentials{}, err
-		}
-		w.mu.Lock()
-		if time.Until(w.signIns[s.session()]) < w.signLife-time.Minute {
-			w.calls["signed in "+s.session()]++
-			w.signIns[s.session()] = time.Now().Add(w.signLife)
-		}
-		w.mu.Unlock()
-	}
-	return s.fakeSource.Fetch(ctx, in)
-}
-
-func sso(profile, session, name string) profiles.Link {
-	return profiles.Link{Kind: profiles.KindSSO, Profile: profile, Params: map[string]string{"name": name, "session": session}}
-}
-
 type wrongCodeError struct{}
 
 func (wrongCodeError) Error() string   { return "wrong code" }
@@ -458,23 +419,6 @@ func (rules) Check(c peer.Caller, _ string, _ cred.Endpoint) error {
 
 func (rules) Policy(string) string  { return "" }
 func (rules) Protected(string) bool { return false }
-
-// ruler are rules with policies and protected profiles.
-type ruler struct {
-	rules
-	policy  map[string]string
-	protect map[string]bool
-	refuse  bool
-}
-
-func (r *ruler) Check(c peer.Caller, profile string, via cred.Endpoint) error {
-	if r.refuse {
-		return cred.ErrDenied
-	}
-	return r.rules.Check(c, profile, via)
-}
-func (r *ruler) Policy(profile string) string  { return r.policy[profile] }
-func (r *ruler) Protected(profile string) bool { return r.protect[profile] }
 
 // rig is a broker in the fake world.
 type rig struct {

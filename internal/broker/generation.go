@@ -149,14 +149,8 @@ func (g *generations) flush(b *Broker) {
 func (b *Broker) Forget(ctx context.Context, profile string) error {
 	gone := map[cred.LinkKey]*link{}
 	b.mu.Lock()
-	if profile != "" && b.resolver != nil {
-		for _, implicit := range []bool{false, true} {
-			if p, err := b.resolve(query{profile, variant{implicit: implicit}}); err == nil {
-				for _, k := range keysOf(p.Chain) {
-					gone[k] = b.links[k]
-				}
-			}
-		}
+	for k := range b.keysOfProfile(profile) {
+		gone[k] = b.links[k]
 	}
 	for _, e := range b.view.Load().entries() {
 		if profile != "" && e.profile != profile {

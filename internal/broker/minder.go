@@ -235,17 +235,7 @@ func (b *Broker) voidSkew(last, now time.Time) {
 // added, signed in or unlocked. "" is all links.
 func (b *Broker) Wake(profile string) {
 	b.mu.Lock()
-	touched := map[cred.LinkKey]bool{}
-	if profile != "" && b.resolver != nil {
-		for _, implicit := range []bool{false, true} {
-			// A profile that does not resolve has no links to wake.
-			if p, err := b.resolve(query{profile, variant{implicit: implicit}}); err == nil {
-				for _, k := range keysOf(p.Chain) {
-					touched[k] = true
-				}
-			}
-		}
-	}
+	touched := b.keysOfProfile(profile)
 	woken := map[*link]bool{}
 	for _, e := range b.view.Load().entries() {
 		hit := profile == "" || e.profile == profile

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"keyfob/internal/cred"
+	"keyfob/internal/peer"
 	"keyfob/profiles"
 )
 
@@ -24,6 +25,23 @@ var (
 	readOnly = cred.SessionPolicy{ARNs: []string{readOnlyARN}}.Encode()
 	noS3     = cred.SessionPolicy{Inline: `{"Statement":[{"Effect":"Deny","Action":"s3:*","Resource":"*"}]}`}.Encode()
 )
+
+// ruler are rules with policies and protected profiles.
+type ruler struct {
+	rules
+	policy  map[string]string
+	protect map[string]bool
+	refuse  bool
+}
+
+func (r *ruler) Check(c peer.Caller, profile string, via cred.Endpoint) error {
+	if r.refuse {
+		return cred.ErrDenied
+	}
+	return r.rules.Check(c, profile, via)
+}
+func (r *ruler) Policy(profile string) string  { return r.policy[profile] }
+func (r *ruler) Protected(profile string) bool { return r.protect[profile] }
 
 func (r *rig) getPolicy(profile, policy string) (*cred.Snapshot, error) {
 	return r.b.Get(r.t.Context(), cred.Request{Caller: self, Profile: profile, Policy: policy})
@@ -375,5 +393,29 @@ func TestRulesThatChangeWhileAPersonThinks(t *testing.T) {
 		}
 		synctest.Wait()
 		r.wantCalls("assume-role", 0)
+	})
+}
+
+// A rule's policy that a profile can't carry stops what is handed out, not the
+// logout.
+func TestLogoutOfWhatCannotBeNarrowed(t *testing.T) {
+	s := set{}.add("keys", static("base"), session("base", "")).add("dev", static("base"), session("base", ""), role("dev", "R"))
+	bubble(t, s, func(t *testing.T, r *rig) {
+		r.must("dev")
+		r.must("keys")
+		r.b.SetRules(&ruler{policy: map[string]string{"keys": readOnly}})
+		if _, err := r.get("keys"); !errors.Is(err, cred.ErrConfig) {
+			t.Fatal(err)
+		}
+		if err := r.b.Forget(t.Context(), "keys"); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(r.store.names("session/")); n != 1 { // the role's
+			t.Errorf("%d records", n)
+		}
+		r.b.SetRules(rules{})
+		time.Sleep(time.Hour)
+		r.must("dev")
+		r.wantCalls("session-token", 2)
 	})
 }

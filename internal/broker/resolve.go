@@ -20,18 +20,26 @@ func queryOf(r *cred.Request) query { return query{r.Profile, variantOf(r)} }
 // errNoProfiles: SetProfiles has not been called.
 var errNoProfiles = fmt.Errorf("cannot resolve profiles yet: %w", cred.ErrUnavailable)
 
-// resolve returns the chain of q. mu is held.
+// resolve returns the chain of q, narrowed as q and the rules say. mu is held.
 func (b *Broker) resolve(q query) (*profiles.Profile, error) {
+	policy, err := b.policyOf(q)
+	if err != nil {
+		if _, known := b.chainOf(q, cred.SessionPolicy{}); errors.Is(known, cred.ErrUnknownProfile) {
+			return nil, known
+		}
+		return nil, err
+	}
+	return b.chainOf(q, policy)
+}
+
+// chainOf returns the chain of q under a session policy. mu is held.
+func (b *Broker) chainOf(q query, policy cred.SessionPolicy) (*profiles.Profile, error) {
 	if b.resolver == nil {
 		return nil, errNoProfiles
 	}
 	origin := profiles.Origin{Kind: profiles.FromFlag, Name: "--profile"}
 	if q.variant.implicit {
 		origin = profiles.Origin{Kind: profiles.FromEnvironment, Name: "AWS_PROFILE"}
-	}
-	policy, err := b.policyOf(q)
-	if err != nil {
-		return nil, err
 	}
 	p, err := b.resolver.Resolve(profiles.Query{
 		Profile: q.profile, ProfileOrigin: origin, Region: q.variant.region, RoleARN: q.variant.role,
@@ -50,6 +58,30 @@ func (b *Broker) resolve(q query) (*profiles.Profile, error) {
 		return nil, &fault{sentinel: cred.ErrConfig, err: fmt.Errorf("cannot narrow profile %s by a session policy", q.profile)}
 	}
 	return p, nil
+}
+
+// keysOfProfile returns the keys of the chains by which a bare name is handed
+// out, with the rules' session policy and without it: what can't carry the
+// policy has links below that can be forgotten. A profile that does not
+// resolve, or "", has none. mu is held.
+func (b *Broker) keysOfProfile(profile string) map[cred.LinkKey]bool {
+	keys := map[cred.LinkKey]bool{}
+	if profile == "" || b.resolver == nil {
+		return keys
+	}
+	for _, implicit := range []bool{false, true} {
+		q := query{profile, variant{implicit: implicit}}
+		for _, find := range []func(query) (*profiles.Profile, error){b.resolve, func(q query) (*profiles.Profile, error) {
+			return b.chainOf(q, cred.SessionPolicy{})
+		}} {
+			if p, err := find(q); err == nil {
+				for _, k := range keysOf(p.Chain) {
+					keys[k] = true
+				}
+			}
+		}
+	}
+	return keys
 }
 
 // unknownProfile gives a resolver's error its meaning and the nearest name

@@ -194,6 +194,9 @@ func (b *Broker) readSignIn(ctx context.Context, key cred.LinkKey, src cred.Sign
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	ends := signInEnds(ctx, src)
+	if ctx.Err() != nil {
+		return // what was read in no time says nothing
+	}
 	now := time.Now()
 	s := &b.signs
 	s.mu.Lock()

@@ -16,7 +16,7 @@ import (
 func crowd(b *testing.B) {
 	n, _ := strconv.Atoi(os.Getenv("KEYFOB_TEST_CROWD"))
 	for range n {
-		cmd := exec.Command("sleep", "600")
+		cmd := exec.Command("sleep", "120")
 		if err := cmd.Start(); err != nil {
 			b.Fatal(err)
 		}

@@ -34,12 +34,16 @@ const (
 // Caller is who asks. The zero value is nobody and gets nothing. It is taken
 // once per connection, by Resolver.Of, and copied freely.
 type Caller struct {
-	UID    string   // decimal user id, or a Windows SID; "" is nobody
-	PID    int      // 0 where it is not known, always for a TCP peer on Linux
-	Start  uint64   // when PID started, as in Process; 0 where it is not known
-	Exe    string   // the program's file, "" where it is not known
-	Via    string   // "unix", "tcp" or "pipe"
-	Parent *Process // the program that started keyfob, on the control socket
+	UID   string // decimal user id, or a Windows SID; "" is nobody
+	PID   int    // 0 where it is not known, always for a TCP peer on Linux
+	Start uint64 // when PID started, as in Process; 0 where it is not known
+	Exe   string // the program's file, "" where it is not known
+	Via   string // "unix", "tcp" or "pipe"
+	// Parent is the program that started keyfob, on the control socket. It is
+	// the kernel's parent, and nobody further up: a shell that stays between
+	// is it. Where that has ended before the caller was looked at, it is who
+	// took the orphan in (init), and never a process that has its number now.
+	Parent *Process
 	// Terminal names the controlling terminal of PID within this machine,
 	// "" where there is none or it is not known: two callers with the same
 	// one share a screen, so that one prompt is enough for both.
