@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"keyfob/internal/access"
 	"keyfob/internal/cred"
@@ -56,6 +57,7 @@ func TestNoGrowth(t *testing.T) {
 	var connections [8]*client
 	for i := range connections {
 		connections[i] = dial(t, address)
+		_ = connections[i].SetDeadline(time.Now().Add(10 * time.Minute))
 		defer connections[i].Close()
 	}
 	good := request("GET", credentialsPath, address, withToken(token))

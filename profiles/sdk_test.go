@@ -273,7 +273,7 @@ func TestSDKMakesTheSameChains(t *testing.T) {
 		}
 	})
 	for _, want := range []string{"keys A", "role < keys A", "role < role < keys A", "role < sso", "role < web identity", "role < EcInstanceMetadata", "process", ""} {
-		if chains[want] == 0 {
+		if chains[want] == 0 && !testing.Short() { // few are drawn then
 			t.Errorf("no chain %q was compared: %v", want, chains)
 		}
 	}

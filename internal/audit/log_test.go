@@ -90,7 +90,7 @@ func linesOf(t testing.TB, path string) (all []entry) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(strings.TrimSuffix(string(b), "\n"), "\n") {
+	for line := range strings.Lines(string(b)) {
 		var e entry
 		d := json.NewDecoder(strings.NewReader(line))
 		d.DisallowUnknownFields()

@@ -14,11 +14,17 @@ import (
 // Policy is the AWS managed policy that lets a user sign in for programs.
 const Policy = "SignInLocalDevelopmentAccess"
 
+// codeInvalid is the code of a request that the service does not take.
+const codeInvalid = "ValidationException"
+
 // endedError: the sign-in is over, or the page's code is, and a person must
 // sign in.
 type endedError struct {
 	why string // one clause
-	err error
+	// final: AWS said so. Otherwise it refused a token that it should know,
+	// which a wrong endpoint does as well: the token may be good again.
+	final bool
+	err   error
 }
 
 func (e *endedError) Error() string { return e.why }
@@ -48,6 +54,17 @@ type storeError struct {
 
 func (e *storeError) Error() string { return "cannot " + e.doing + ": " + e.err.Error() }
 func (e *storeError) Unwrap() error { return e.err }
+
+// cacheError: the AWS CLI's cache can't be written now.
+type cacheError struct {
+	msg, help string
+	err       error
+}
+
+func (e *cacheError) Error() string        { return e.msg }
+func (e *cacheError) Hint() string         { return e.help }
+func (e *cacheError) Unwrap() error        { return e.err }
+func (e *cacheError) Is(target error) bool { return target == cred.ErrUnavailable }
 
 // wrongCode says by its method that a typed code, and nothing else, was
 // wrong: no refusal by the person, and no reason for a pause.
@@ -80,37 +97,30 @@ func (c *call) failed(op, doing string, err error, body *types.CreateOAuth2Token
 		Err:     f.Err,
 	}
 	if f.Kind == awsclient.Refused {
-		refresh := aws.ToString(body.GrantType) == grantRefresh
 		switch types.OAuth2ErrorCode(word) {
 		case types.OAuth2ErrorCodeTokenExpired:
-			return &endedError{"it has ended", f.Err}
+			return &endedError{"it has ended", true, f.Err}
 		case types.OAuth2ErrorCodeUserCredentialsChanged:
-			return &endedError{"it has ended, because the user's credentials were changed", f.Err}
+			return &endedError{"it has ended, because the user's credentials were changed", true, f.Err}
 		case types.OAuth2ErrorCodeAuthcodeExpired:
-			return &endedError{"the code of the sign-in page has expired or was used before", f.Err}
+			return &endedError{"the code of the sign-in page has expired or was used before", true, f.Err}
 		case types.OAuth2ErrorCodeInsufficientPermissions:
 			e.Code = word
 			e.Message = "cannot " + doing + ": AWS denies it, because the identity may not sign in for programs"
 			e.Help = "attach the AWS managed policy " + Policy + " (signin:AuthorizeOAuth2Access and signin:CreateOAuth2Token) to it, or ask who manages the account"
 			return e
 		}
-		if word != "" {
-			e.Code = word
-		}
-		switch f.Code {
-		case "ValidationException":
-			switch {
-			case c.moved():
-				// The proof's time was wrong, as the answer has shown; the
-				// next one has AWS's time.
-				e.Refused = false
-				e.Message = "cannot " + doing + ": AWS refuses the time of the request"
-				e.Help = "set this machine's clock; keyfob uses AWS's time from the next attempt on"
-			case refresh:
-				// A token that AWS does not know, or another key than the
-				// sign-in's: only a new sign-in mends that.
-				return &endedError{"AWS takes its refresh token no more", f.Err}
-			}
+		switch {
+		case f.Code == codeInvalid && c.moved():
+			// The proof's time was wrong, as the answer has shown; the next
+			// one has AWS's time.
+			e.Refused = false
+			e.Message = "cannot " + doing + ": AWS refuses the time of the request"
+			e.Help = "set this machine's clock; keyfob uses AWS's time from the next attempt on"
+		case f.Code == codeInvalid && aws.ToString(body.GrantType) == grantRefresh:
+			// A token that AWS does not know, or another key than the
+			// sign-in's: only a new sign-in mends that.
+			return &endedError{"AWS takes its refresh token no more", false, f.Err}
 		}
 	}
 	addClock(e)

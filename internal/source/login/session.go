@@ -63,8 +63,8 @@ type sessionRecord struct {
 	Expires         time.Time `json:"expires"`
 }
 
-// load reads the vault's record of arn; one that can't be used is as none,
-// and said in the log. The session is nil where there is none.
+// load reads the vault's record of arn. The session is nil where there is
+// none. With a *damagedError the record is an empty one to write in its place.
 func load(ctx context.Context, store cred.Store, arn string) (*record, *session, error) {
 	r := &record{Version: recordVersion, ARN: arn}
 	v, err := store.Get(ctx, recordName(arn))
@@ -78,8 +78,8 @@ func load(ctx context.Context, store cred.Store, arn string) (*record, *session,
 	switch err := json.Unmarshal(v.AppendReveal(nil), &x); {
 	case err != nil || x.Version < 1:
 		return r, nil, &damagedError{"the vault's record of it is damaged"}
-	case x.Version > recordVersion:
-		return r, nil, &damagedError{fmt.Sprintf("the vault's record of it has version %d, made by a newer keyfob", x.Version)}
+	case x.Version > recordVersion: // it must not be overwritten
+		return nil, nil, fmt.Errorf("the vault's record has version %d, made by a newer keyfob", x.Version)
 	case x.ARN != arn:
 		return r, nil, &damagedError{"the vault's record of it is another session's"}
 	case x.Session == nil:

@@ -63,23 +63,21 @@ func page(base *url.URL, path string, query url.Values) *url.URL {
 // call is one call of the token endpoint for a link.
 type call struct {
 	s    *Source
-	pool *awsclient.Pool
 	seen awsclient.Seen
 	// sent is when the last request began, by our clock.
 	sent time.Time
 	// skew is by how much the proof's time was ahead of our clock.
 	skew time.Duration
-	base *url.URL
 }
 
 // client returns a client of the link's settings, whose requests carry proofs
 // by key.
 func (s *Source) client(ctx context.Context, c *call, key *ecdsa.PrivateKey) (*signin.Client, error) {
-	cfg, err := awsclient.Config(ctx, s.link.Client, nil, awsclient.Options{Service: serviceID, Pool: c.pool, Seen: &c.seen})
+	cfg, err := awsclient.Config(ctx, s.link.Client, nil, awsclient.Options{Service: serviceID, Pool: s.d.Pool, Seen: &c.seen})
 	if err != nil {
 		return nil, err
 	}
-	if c.base, err = endpoint(ctx, s.link.Client, cfg); err != nil {
+	if _, err := endpoint(ctx, s.link.Client, cfg); err != nil { // before the SDK says it in its own words
 		return nil, err
 	}
 	return signin.NewFromConfig(cfg, func(o *signin.Options) {
@@ -90,7 +88,7 @@ func (s *Source) client(ctx context.Context, c *call, key *ecdsa.PrivateKey) (*s
 				if !ok {
 					return middleware.FinalizeOutput{}, middleware.Metadata{}, errors.New("the request is of another kind than HTTP")
 				}
-				c.sent, c.skew = time.Now(), c.pool.Skew(req.URL.Host)
+				c.sent, c.skew = time.Now(), s.d.Pool.Skew(req.URL.Host)
 				p, err := proof(key, req.URL, c.sent.Add(c.skew))
 				if err != nil {
 					return middleware.FinalizeOutput{}, middleware.Metadata{}, err
@@ -116,10 +114,9 @@ type tokens struct {
 func (s *Source) token(ctx context.Context, op, doing string, key *ecdsa.PrivateKey, body *types.CreateOAuth2TokenRequestBody) (*tokens, *call, error) {
 	ctx, cancel := context.WithTimeout(ctx, cred.FetchTimeout)
 	defer cancel()
-	c := &call{s: s, pool: s.d.Pool}
-	if c.pool == nil {
-		c.pool = awsclient.NewPool(awsclient.PoolConfig{})
-		defer c.pool.CloseIdle()
+	c := &call{s: s}
+	if s.closes {
+		defer s.d.Pool.CloseIdle()
 	}
 	var out *signin.CreateOAuth2TokenOutput
 	client, err := s.client(ctx, c, key)

@@ -6,12 +6,15 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sso"
 	"github.com/aws/aws-sdk-go-v2/service/ssooidc"
+	"github.com/aws/aws-sdk-go-v2/service/ssooidc/types"
 
 	"keyfob/internal/awsclient"
 	"keyfob/internal/cred"
@@ -132,6 +135,12 @@ func (c *call) failed(err error) error {
 		}
 	}
 	f := awsclient.Explain(err, &c.seen, secrets...)
+	if text := description(err, secrets); f.Code != "" && f.Message == "" && text != "" {
+		f.Message = text
+		if f.Kind == awsclient.Refused {
+			f.Text += ": " + clause(text)
+		}
+	}
 	if f.Code == "SlowDownException" { // SSO OIDC's throttling, with HTTP 400
 		f.Kind, f.Text = awsclient.Busy, "AWS limits the rate of calls ("+f.Code+")"
 	}
@@ -151,6 +160,46 @@ func (c *call) failed(err error) error {
 	}
 	addClock(e)
 	return e
+}
+
+// description is SSO OIDC's message: the SDK keeps it where its general
+// interface does not look.
+func description(err error, secrets []string) string {
+	var (
+		request *types.InvalidRequestException
+		grant   *types.InvalidGrantException
+		who     *types.InvalidClientException
+		may     *types.UnauthorizedClientException
+		scope   *types.InvalidScopeException
+		meta    *types.InvalidClientMetadataException
+		denied  *types.AccessDeniedException
+		text    *string
+	)
+	switch {
+	case errors.As(err, &request):
+		text = request.Error_description
+	case errors.As(err, &grant):
+		text = grant.Error_description
+	case errors.As(err, &who):
+		text = who.Error_description
+	case errors.As(err, &may):
+		text = may.Error_description
+	case errors.As(err, &scope):
+		text = scope.Error_description
+	case errors.As(err, &meta):
+		text = meta.Error_description
+	case errors.As(err, &denied):
+		text = denied.Error_description
+	}
+	line := aws.ToString(text)
+	for _, s := range secrets {
+		line = strings.ReplaceAll(line, s, cred.Redacted)
+	}
+	line = strings.Join(strings.FieldsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) || r == ' ' }), " ")
+	if len(line) > 300 {
+		line = strings.ToValidUTF8(line[:300], "") + "…"
+	}
+	return line
 }
 
 // bad is an answer that can't be used. AWS does not send such; a proxy or a
@@ -276,13 +325,21 @@ func (s *signIn) signInWords(f awsclient.Failure) (text, help string) {
 	check := "check sso_start_url and sso_region of " + s.settings() + ": the start URL is on the front page of Identity Center's console, in its own region"
 	switch f.Code {
 	case "InvalidRequestException":
-		return "AWS does not take the start URL " + s.start + " in region " + s.region + " (" + clause(f.Message) + ")", check
+		return "AWS does not take the start URL " + s.start + " in region " + s.region + because(f), check
 	case "InvalidScopeException":
 		return "AWS does not take the scopes " + sortedScopes(s.scopes), "check sso_registration_scopes of " + s.settings()
 	case "AccessDeniedException":
 		return "AWS denies it (" + clause(f.Message) + ")", check
 	}
 	return "", ""
+}
+
+// because is AWS's own message, in brackets.
+func because(f awsclient.Failure) string {
+	if f.Message == "" {
+		return ""
+	}
+	return " (" + clause(f.Message) + ")"
 }
 
 // token is CreateToken. in lacks the client.

@@ -3,6 +3,7 @@ package sso
 import (
 	"errors"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 
@@ -59,4 +60,10 @@ func noLog() *logrus.Entry {
 	l := logrus.New()
 	l.SetOutput(io.Discard)
 	return logrus.NewEntry(l)
+}
+
+// notFound reports whether err says that a host's name does not exist.
+func notFound(err error) bool {
+	var dns *net.DNSError
+	return errors.As(err, &dns) && dns.IsNotFound
 }

@@ -65,6 +65,9 @@ func (s *session) start(ctx context.Context, c *caller, what step) *operation {
 	run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	op := &operation{what: what, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{})}
 	s.op = op
+	if what == signInAnew {
+		s.renew = false
+	}
 	go func() {
 		defer cancel(nil)
 		var err error

@@ -109,9 +109,11 @@ func (s *session) see(ctx context.Context, in *signIn) (*look, error) {
 	switch {
 	case l.cli == nil || l.cli.access.Equal(l.own.access): // of ours more is known
 	case share && l.cli.expires.After(l.own.expires):
-		// The newer one is where the sign-in lives on: the command line
-		// refreshes the same one.
-		l.list = []*tokens{l.cli, l.own}
+		// The newer one is where the sign-in lives on. The command line
+		// refreshes the same one, so that our refresh token may be used up.
+		own := *l.own
+		own.refresh = cred.Secret{}
+		l.list = []*tokens{l.cli, &own}
 	default:
 		l.list = append(l.list, l.cli)
 	}
@@ -154,7 +156,7 @@ func (s *session) next(ctx context.Context, c *caller) (tokens, step, error) {
 		case can == nil && good != nil && good.expires.Sub(now) <= signInNotice:
 			// Nothing prolongs it, and the person is here now.
 			return tokens{}, signInAnew, nil
-		case can == nil && good == l.own && !l.own.refresh.IsZero():
+		case can == nil && good != nil && !good.refresh.IsZero() && slices.Contains(l.rec.spent, hashOf(good.refresh)):
 			// AWS has refused to refresh it: it counts as ended.
 			return tokens{}, signInAnew, nil
 		}

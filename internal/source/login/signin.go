@@ -1,0 +1,303 @@
+package login
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"net/url"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/signin/types"
+	"github.com/sirupsen/logrus"
+
+	"keyfob/internal/cred"
+	"keyfob/internal/source/loopback"
+)
+
+// What the AWS CLI is known as to the Signin service, and where its pages
+// are.
+const (
+	sameDevice       = "arn:aws:signin:::devtools/same-device"
+	crossDevice      = "arn:aws:signin:::devtools/cross-device"
+	authorizePath    = "/v1/authorize"
+	confirmationPath = "/v1/sessions/confirmation"
+)
+
+var errNoBrowser = errors.New("there is no browser")
+
+// grant is one sign-in that a person is asked for: what the page is sent,
+// and what the code that it gives is redeemed with (RFC 7636).
+type grant struct {
+	client, redirect string
+	state, verifier  string
+	key              *ecdsa.PrivateKey
+}
+
+func newGrant(client, redirect string) (*grant, error) {
+	key, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	state, err := newUUID()
+	if err != nil {
+		return nil, err
+	}
+	var b [32]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return &grant{client, redirect, state, b64url.EncodeToString(b[:]), key}, nil
+}
+
+// address is the page that the person opens. This service spells the method
+// SHA-256 where RFC 7636 has S256.
+func (g *grant) address(base *url.URL) string {
+	sum := sha256.Sum256([]byte(g.verifier))
+	return page(base, authorizePath, url.Values{
+		"response_type": {"code"}, "client_id": {g.client}, "state": {g.state}, "scope": {"openid"}, "redirect_uri": {g.redirect},
+		"code_challenge_method": {"SHA-256"}, "code_challenge": {b64url.EncodeToString(sum[:])},
+	}).String()
+}
+
+// signIn asks a person to sign in, redeems what he brings, keeps it, and
+// returns its credentials.
+func (a *attempt) signIn(ctx context.Context) (cred.Credentials, error) {
+	none := cred.Credentials{}
+	var g *grant
+	var code string
+	err := errNoBrowser
+	if how := a.in.Signin; how == nil || !how.Remote && !how.Device {
+		g, code, err = a.browser(ctx)
+	}
+	if errors.Is(err, errNoBrowser) {
+		g, code, err = a.remote(ctx)
+	}
+	if err != nil {
+		return none, err
+	}
+	x, err := a.redeem(ctx, g, code)
+	if err != nil {
+		return none, err
+	}
+	if a.rec == nil {
+		if a.rec, _, err = load(ctx, a.d.Store, x.arn); err != nil && a.rec == nil {
+			return none, &storeError{doing: "keep the console sign-in " + printable(x.arn), err: err}
+		}
+	}
+	if err := a.rec.put(x); err != nil {
+		return none, err
+	}
+	if err := a.keepRecord(ctx); err != nil {
+		return none, err
+	}
+	a.d.Log.WithFields(logrus.Fields{"profile": a.in.Profile, "login_session": x.arn}).Info("signed in")
+	if a.arn == "" {
+		if err := a.learned(ctx, x.arn); err != nil {
+			return none, err
+		}
+	}
+	return x.access, nil
+}
+
+// learned tells who signed in for a profile that named nobody.
+func (a *attempt) learned(ctx context.Context, arn string) error {
+	a.d.Sessions.learn(a.key, a.f, arn, false)
+	if a.d.Learned != nil {
+		if err := a.d.Learned(ctx, a.link.Profile, arn); err != nil {
+			return &storeError{doing: "note who signed in for profile " + a.link.Profile, err: err}
+		}
+	}
+	a.d.Sessions.learn(a.key, a.f, arn, true)
+	return nil
+}
+
+func (a *attempt) question(kind, address string) cred.Question {
+	text := "Sign in to AWS for profile " + a.in.Profile
+	if a.arn != "" {
+		text = "Sign in to AWS as " + printable(a.arn) + " for profile " + a.in.Profile
+	}
+	if kind == cred.AskCode {
+		text += ": open the page in any browser and paste the code that it shows"
+	}
+	return cred.Question{Kind: kind, Profile: a.in.Profile, Text: text, URL: address}
+}
+
+// browser signs in in a browser of this machine, which the page sends back to
+// us. errNoBrowser where none can be opened.
+func (a *attempt) browser(ctx context.Context) (*grant, string, error) {
+	back, err := loopback.Listen(0)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() { _ = back.Close() }()
+	back.Log = a.d.Log
+	g, err := newGrant(sameDevice, back.RedirectURI())
+	if err != nil {
+		return nil, "", err
+	}
+
+	// Both end when either does: the answer comes by the one or the other.
+	ctx2, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type outcome struct {
+		answer cred.Secret
+		err    error
+	}
+	asked := make(chan outcome, 1)
+	go func() {
+		answer, err := a.in.Ask.Ask(ctx2, a.key, a.question(cred.AskBrowser, g.address(a.base)))
+		if err != nil || answer.Equal(cred.NewSecret(cred.AnswerNoBrowser)) {
+			cancel()
+		}
+		asked <- outcome{answer, err}
+	}()
+	values, err := back.Wait(ctx2, g.state)
+	cancel()
+	o := <-asked
+	var said *loopback.AnswerError
+	switch {
+	case err == nil:
+		return g, values.Get("code"), nil
+	case errors.Is(err, loopback.ErrRefused):
+		const why = "refused in the browser"
+		if a.d.CoolDown != nil {
+			a.d.CoolDown(a.key, why)
+		}
+		return nil, "", a.personError(cred.AskBrowser, "the sign-in was "+why)
+	case errors.As(err, &said):
+		return nil, "", a.refused(said.Error(), "keyfob login "+a.in.Profile+" to try again", err)
+	case ctx.Err() != nil:
+		return nil, "", late(ctx, a.Source, a.in)
+	case o.err != nil && !errors.Is(o.err, context.Canceled):
+		return nil, "", a.askerError(o.err)
+	case o.answer.Equal(cred.NewSecret(cred.AnswerNoBrowser)):
+		return nil, "", errNoBrowser
+	}
+	return nil, "", err
+}
+
+// remote signs in in any browser; the person carries the code here.
+func (a *attempt) remote(ctx context.Context) (*grant, string, error) {
+	g, err := newGrant(crossDevice, a.base.JoinPath(confirmationPath).String())
+	if err != nil {
+		return nil, "", err
+	}
+	pasted, err := a.in.Ask.Ask(ctx, a.key, a.question(cred.AskCode, g.address(a.base)))
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, "", late(ctx, a.Source, a.in)
+	case err != nil:
+		return nil, "", a.askerError(err)
+	}
+	code, why := codeOf(pasted, g.state)
+	if why != "" {
+		return nil, "", a.refused(why, "keyfob login "+a.in.Profile+" --remote opens a new page", &wrongCode{why})
+	}
+	return g, code, nil
+}
+
+// codeOf reads what the page showed: base64 of state=…&code=…. why says what
+// is wrong with it, without showing it.
+func codeOf(pasted cred.Secret, state string) (code, why string) {
+	const strange = "what was pasted is not what the page shows"
+	text := strings.Map(func(r rune) rune {
+		if r <= ' ' {
+			return -1 // terminals and mails break lines
+		}
+		return r
+	}, pasted.Reveal())
+	text = strings.TrimRight(strings.NewReplacer("-", "+", "_", "/").Replace(text), "=")
+	b, err := base64.RawStdEncoding.DecodeString(text)
+	if err != nil {
+		return "", strange
+	}
+	v, err := url.ParseQuery(string(b))
+	if err != nil || len(v["state"]) != 1 || len(v["code"]) != 1 || v.Get("code") == "" {
+		return "", strange
+	}
+	if subtle.ConstantTimeCompare([]byte(v.Get("state")), []byte(state)) != 1 {
+		return "", "what was pasted is the code of another sign-in (its state is not ours)"
+	}
+	return v.Get("code"), ""
+}
+
+// redeem gets the tokens for a code and checks whose they are.
+func (a *attempt) redeem(ctx context.Context, g *grant, code string) (*session, error) {
+	const op = "CreateOAuth2Token"
+	doing := "sign in for profile " + a.in.Profile
+	body := &types.CreateOAuth2TokenRequestBody{
+		ClientId: aws.String(g.client), GrantType: aws.String(grantCode), Code: aws.String(code), CodeVerifier: aws.String(g.verifier), RedirectUri: aws.String(g.redirect),
+	}
+	t, c, err := a.token(ctx, op, doing, g.key, body)
+	var up *cred.UpstreamError
+	if errors.As(err, &up) && up.Code == codeInvalid && c.moved() {
+		// Our clock is wrong, and the person need not do it all again for
+		// that: the code is still good, and now we know AWS's time.
+		t, c, err = a.token(ctx, op, doing, g.key, body)
+	}
+	var ended *endedError
+	switch {
+	case errors.As(err, &ended):
+		return nil, a.personError(cred.AskBrowser, ended.why)
+	case err != nil:
+		return nil, err
+	}
+	arn, err := subject(t.id)
+	if err != nil {
+		return nil, c.bad(op, doing, err.Error())
+	}
+	if a.arn != "" && arn != a.arn {
+		return nil, a.refused("the person signed in as "+arn+", and login_session says "+printable(a.arn),
+			"sign in as the one that login_session names, or correct login_session", nil)
+	}
+	x := &session{arn: arn, clientID: g.client, key: g.key, refresh: t.refresh, access: t.access}
+	x.access.AccountID = accountOf(arn)
+	return x, nil
+}
+
+// refused is a sign-in that failed for good.
+func (a *attempt) refused(why, help string, err error) error {
+	return &cred.UpstreamError{Op: "SignIn", Target: a.arn, Message: "cannot sign in for profile " + a.in.Profile + ": " + why, Help: help, Refused: true, Err: err}
+}
+
+// personError says that a person must act, and why.
+func (a *attempt) personError(kind, why string) error {
+	return &cred.InteractionError{
+		Key: a.key, Kind: kind, Profile: a.in.Profile,
+		Message: "cannot get credentials for " + a.in.Profile + ": " + why,
+		Help:    "keyfob login " + a.in.Profile,
+	}
+}
+
+// askerError is the Asker's error with the reason for which it was asked.
+func (a *attempt) askerError(err error) error {
+	a.asker = true
+	ie, ok := err.(*cred.InteractionError)
+	if !ok {
+		return err
+	}
+	c := *ie
+	begin := "cannot get credentials for " + a.in.Profile + ": "
+	rest, _ := strings.CutPrefix(c.Message, begin)
+	if rest, _ = strings.CutPrefix(rest, "a person must act"); rest == c.Message || rest == "" {
+		rest = ""
+	}
+	c.Message = begin + a.why + rest
+	return &c
+}
+
+// late is the error of an attempt whose time is over.
+func late(ctx context.Context, s *Source, in cred.Input) error {
+	err := ctx.Err()
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return &cred.InteractionError{
+		Key: s.key, Kind: cred.AskBrowser, Profile: in.Profile,
+		Message: "cannot get credentials for " + in.Profile + ": nobody signed in within the time limit",
+		Help:    "keyfob login " + in.Profile,
+	}
+}
