@@ -64,6 +64,22 @@ func (d *daemon) openAudit(s *settings.Settings) {
 	}
 }
 
+// currentAudit is the audit log, nil where the settings want none. One that has
+// just been made by a reload is waited for: until the one before has ended,
+// it can't say what is in the file.
+func (d *daemon) currentAudit(ctx context.Context) (*audit.Log, error) {
+	a := d.audit.Load()
+	if a == nil {
+		return nil, nil
+	}
+	select {
+	case <-a.log.Running():
+		return a.log, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // closeAudit writes what is left and joins the audit log: after everything
 // that could still record.
 func (d *daemon) closeAudit() {
@@ -109,12 +125,14 @@ func (d *daemon) keptAuditKey(ctx context.Context) error {
 
 // lockAudit seals what was recorded, then forgets the key.
 func (d *daemon) lockAudit(ctx context.Context) {
-	if a := d.audit.Load(); a != nil {
-		ctx, cancel := context.WithTimeout(ctx, flushLimit)
-		defer cancel()
-		if err := a.log.Flush(ctx); err != nil {
-			d.log.WithError(err).Warn("the audit log's last entries are not sealed")
-		}
+	ctx, cancel := context.WithTimeout(ctx, flushLimit)
+	defer cancel()
+	log, err := d.currentAudit(ctx)
+	if err == nil && log != nil {
+		err = log.Flush(ctx)
+	}
+	if err != nil {
+		d.log.WithError(err).Warn("the audit log's last entries are not sealed")
 	}
 	d.auditKey.Store(nil)
 }
@@ -173,9 +191,13 @@ func (d *daemon) auditEntries(c *call) (any, error) {
 			return nil, &control.Error{Code: control.CodeUsage, Message: fmt.Sprintf("cannot read the audit log: %q is no time", t.text), Hint: "such as 2026-01-31T12:00:00Z"}
 		}
 	}
+	log, err := d.currentAudit(c.ctx)
+	if err != nil {
+		return nil, err
+	}
 	var page audit.Page
-	if a := d.audit.Load(); a != nil {
-		page, err = a.log.Read(c.ctx, f)
+	if log != nil {
+		page, err = log.Read(c.ctx, f)
 	} else {
 		page, err = audit.Read(d.auditPath(), f)
 	}
@@ -189,10 +211,13 @@ func (d *daemon) auditVerify(c *call) (any, error) {
 	if err := d.store.wait(c.ctx); err != nil {
 		return nil, err
 	}
+	log, err := d.currentAudit(c.ctx)
+	if err != nil {
+		return nil, err
+	}
 	var r audit.Report
-	if a := d.audit.Load(); a != nil {
-		var err error
-		if r, err = a.log.Verify(c.ctx); err != nil {
+	if log != nil {
+		if r, err = log.Verify(c.ctx); err != nil {
 			return nil, err
 		}
 	} else {

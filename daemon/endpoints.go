@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -13,6 +14,7 @@ import (
 
 	"keyfob/imds"
 	"keyfob/internal/access"
+	"keyfob/internal/broker"
 	"keyfob/internal/cred"
 	"keyfob/internal/logging"
 	"keyfob/internal/peer"
@@ -327,6 +329,11 @@ func (d *daemon) learnFacts() {
 				if f.Region == "" {
 					f.Region = p.Region
 				}
+				// Look-ups of the region by the identity document then ask
+				// nobody for credentials.
+				if f.AccountID == "" {
+					f.AccountID = accountOf(lastRole(p))
+				}
 			}
 			facts[name] = f
 		}
@@ -348,11 +355,22 @@ func factsOf(m *settings.Metadata) imds.Facts {
 // pinProfiles keeps the endpoints' profiles active: clients of a metadata
 // endpoint do not wait for a first flight.
 func (d *daemon) pinProfiles() {
-	var active []string
+	var active []broker.Active
 	for _, e := range d.endpoints() {
-		active = append(active, e.now.Load().profiles()...)
+		how := e.now.Load()
+		for _, name := range how.profiles() {
+			active = append(active, broker.Active{Profile: name, Policy: how.policy})
+		}
 	}
 	d.broker.SetActive(active)
+}
+
+// accountOf is the account of a role's ARN, "" where it has none.
+func accountOf(arn string) string {
+	if parts := strings.SplitN(arn, ":", 6); len(parts) == 6 {
+		return parts[4]
+	}
+	return ""
 }
 
 func lastRole(p *profiles.Profile) string {

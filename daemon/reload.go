@@ -59,15 +59,31 @@ func newConfig(s *settings.Settings, flags settings.Flags, getenv func(string) s
 		c.rules = append(c.rules, access.ProfileRule{Name: r.Name, AllowUsers: r.AllowUsers, AllowGroups: r.AllowGroups,
 			AllowPrograms: accessPrograms(r.AllowPrograms), Protected: r.Protected, Policy: policy})
 	}
+	seen := map[string]bool{}
 	for _, r := range c.rulePlaces() {
 		if _, err := access.NewRules(r.RulesConfig); err != nil {
 			return nil, c.badRule(r.key, err)
 		}
 		for _, why := range r.Unjudgeable() {
+			seen[why] = true
 			c.unjudged = append(c.unjudged, c.badRule(r.key, errors.New(why)))
 		}
 	}
+	for _, why := range c.allRules().Unjudgeable() { // what two rules say together
+		if !seen[why] {
+			c.unjudged = append(c.unjudged, c.badRule("", errors.New(why)))
+		}
+	}
 	return c, nil
+}
+
+// allRules are the rules together.
+func (c *config) allRules() access.RulesConfig {
+	all := access.RulesConfig{Owner: peer.Self(), Profiles: c.rules}
+	for i := range c.endpoints {
+		all.Endpoints = append(all.Endpoints, c.endpoints[i].rule(c.endpoints[i].Listen))
+	}
+	return all
 }
 
 // ruleAt is one rule alone, with its place in config.toml.
@@ -169,10 +185,6 @@ func keepFixed(s, old *settings.Settings) (notice string) {
 			*f.now = *f.was
 		}
 	}
-	if s.SignInTimeout != old.SignInTimeout {
-		changed = append(changed, "signin_timeout")
-		s.SignInTimeout = old.SignInTimeout
-	}
 	if len(changed) == 0 {
 		return ""
 	}
@@ -211,6 +223,8 @@ func (d *daemon) apply(ctx context.Context, old, next *config) error {
 	change.commit()
 	d.learnFacts()
 	d.pinProfiles()
+	d.broker.SetSigninTimeout(next.SignInTimeout)
+	d.queue.SetExpiry(next.SignInTimeout)
 	d.applyLog(old, next)
 	if next.Audit != old.Audit {
 		d.openAudit(next.Settings)

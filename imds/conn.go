@@ -2,6 +2,7 @@ package imds
 
 import (
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,10 @@ import (
 // It also makes deadlines cheap. net/http sets eight for each request; most
 // are replaced before anybody reads or writes. So a deadline is noted, and
 // given to the kernel's poller when a Read or Write is about to need it.
+//
+// While a handler works net/http reads one byte, to see whether the client
+// leaves. That read begins when somebody waits for the answer, and not before:
+// an answer that is ready is sooner written than the read begun and ended.
 type conn struct {
 	net.Conn
 	server    *Server
@@ -32,6 +37,10 @@ type conn struct {
 	writeWanted  time.Time
 	writeApplied time.Time
 	repeater     repeater
+	resting      bool // a Read of one byte waits to begin
+	watched      bool // it may: somebody waits for the answer
+	closed       bool
+	rest         sync.Cond // of mu: one of what resting waits for has come
 
 	caller    peer.Caller // as found when it was accepted
 	callerErr error       // why it is nobody
@@ -60,6 +69,9 @@ const writeSlack = writeTimeout / 2
 // Read reads with the deadline that was noted last. A request that repeats
 // the one before it may be answered here; Read then reads on.
 func (c *conn) Read(p []byte) (int, error) {
+	if len(p) == 1 && c.busy.Load() && !c.watch() {
+		return 0, os.ErrDeadlineExceeded
+	}
 	for {
 		c.mu.Lock()
 		if c.readApplied != c.readWanted {
@@ -93,6 +105,41 @@ func (c *conn) Read(p []byte) (int, error) {
 			return n, nil
 		}
 	}
+}
+
+// watch waits until the client's leaving matters, and reports whether it does:
+// if not, the handler has ended, which net/http tells by a deadline long ago.
+func (c *conn) watch() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.resting = true
+	c.rest.L = &c.mu
+	for !c.watched && !c.closed && !longAgo(c.readWanted) {
+		c.rest.Wait()
+	}
+	c.resting = false
+	return !longAgo(c.readWanted)
+}
+
+func longAgo(t time.Time) bool { return !t.IsZero() && t.Unix() < 1<<20 }
+
+// setWatched says whether somebody waits for the answer.
+func (c *conn) setWatched(w bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.watched = w; w && c.resting {
+		c.rest.Signal()
+	}
+}
+
+// Close closes the connection.
+func (c *conn) Close() error {
+	c.mu.Lock()
+	if c.closed = true; c.resting {
+		c.rest.Signal()
+	}
+	c.mu.Unlock()
+	return c.Conn.Close()
 }
 
 // Write writes with a deadline of its own, writeTimeout from now or up to
@@ -129,7 +176,10 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.readWanted = t
-	if c.reading {
+	switch {
+	case c.resting:
+		c.rest.Signal()
+	case c.reading:
 		return c.applyRead()
 	}
 	return nil

@@ -254,7 +254,7 @@ func (s *Server) serveList(x *exchange, n *node) *fault {
 // get asks the broker for a profile, waiting at most as long as this
 // endpoint's clients do. What it returns may be handed out.
 func (x *exchange) get(profile string) (*cred.Snapshot, *fault) {
-	ctx := &waiting{Context: x.r.Context(), deadline: x.now.Add(x.s.wait)}
+	ctx := &waiting{Context: x.r.Context(), conn: x.conn, deadline: x.now.Add(x.s.wait)}
 	r := cred.Request{Caller: x.caller, Profile: profile, Policy: x.live.Policy, Via: x.s.via}
 	if x.grant != nil {
 		r.Grant, r.RoleARN, r.Implicit, r.Policy = x.grant.ID, x.grant.RoleARN, x.grant.Implicit, x.grant.Policy
@@ -386,6 +386,7 @@ func (x *exchange) shown() string {
 // when somebody waits, which is nobody while credentials are warm.
 type waiting struct {
 	context.Context
+	conn     *conn // whose client may leave meanwhile; nil for none
 	deadline time.Time
 
 	mu     sync.Mutex // guards inner and cancel
@@ -402,6 +403,9 @@ func (w *waiting) Done() <-chan struct{} {
 	defer w.mu.Unlock()
 	if w.inner == nil {
 		w.inner, w.cancel = context.WithDeadline(w.Context, w.deadline)
+		if w.conn != nil {
+			w.conn.setWatched(true)
+		}
 	}
 	return w.inner.Done()
 }
@@ -428,5 +432,8 @@ func (w *waiting) end() {
 	defer w.mu.Unlock()
 	if w.cancel != nil {
 		w.cancel()
+		if w.conn != nil {
+			w.conn.setWatched(false)
+		}
 	}
 }

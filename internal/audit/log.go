@@ -44,6 +44,7 @@ type Log struct {
 	requests chan request
 	expected chan peer.Caller
 	started  atomic.Bool
+	running  chan struct{} // closed when Run begins
 	ended    chan struct{}
 	warning  atomic.Pointer[string]
 }
@@ -65,7 +66,7 @@ func Open(cfg Config) *Log {
 	if cfg.Log == nil {
 		cfg.Log = logging.Discard()
 	}
-	l := &Log{cfg: cfg, requests: make(chan request), expected: make(chan peer.Caller, manyExpected), ended: make(chan struct{})}
+	l := &Log{cfg: cfg, requests: make(chan request), expected: make(chan peer.Caller, manyExpected), running: make(chan struct{}), ended: make(chan struct{})}
 	l.in.init()
 	return l
 }
@@ -98,11 +99,16 @@ func (l *Log) Run(ctx context.Context) error {
 	if !l.started.CompareAndSwap(false, true) {
 		return errors.New("cannot run the audit log twice")
 	}
+	close(l.running)
 	defer close(l.ended)
 	w := newWriter(l, context.WithoutCancel(ctx))
 	w.run(ctx)
 	return nil
 }
+
+// Running is closed once Run has begun: Flush, Read and Verify then speak of
+// everything that was recorded.
+func (l *Log) Running() <-chan struct{} { return l.running }
 
 // KeyChanged tells that Config.Key may answer differently now. The daemon
 // calls it after each unlock, so that what was written meanwhile is sealed
@@ -199,7 +205,9 @@ var errNotRunning = errors.New("the audit log is not being written")
 
 // do has the writer do something.
 func (l *Log) do(ctx context.Context, work func(*writer)) error {
-	if !l.started.Load() {
+	select {
+	case <-l.running:
+	default:
 		return errNotRunning
 	}
 	r := request{work, make(chan struct{})}

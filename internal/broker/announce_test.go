@@ -108,11 +108,11 @@ func TestAnnouncedOnce(t *testing.T) {
 // What nobody used lately is not announced, until somebody uses it.
 func TestNotAnnouncedForNobody(t *testing.T) {
 	bubble(t, mfaRole(), func(t *testing.T, r *rig) {
-		r.b.SetActive([]string{"dev"}) // never idle, and never asked for at the start
+		r.b.SetActive(plain("dev")) // never idle, and never asked for at the start
 		s := signedIn(t, r, 12*time.Hour)
 		r.stop()
 		r.start(mfaRole())
-		r.b.SetActive([]string{"dev"})
+		r.b.SetActive(plain("dev"))
 		time.Sleep(time.Until(s.Expires) - 20*time.Minute)
 		if n := len(r.announced()); n != 0 {
 			t.Fatalf("announced %d times", n)
@@ -124,7 +124,7 @@ func TestNotAnnouncedForNobody(t *testing.T) {
 		}
 	})
 	bubble(t, mfaRole(), func(t *testing.T, r *rig) {
-		r.b.SetActive([]string{"dev"})
+		r.b.SetActive(plain("dev"))
 		s := signedIn(t, r, 12*time.Hour)
 		time.Sleep(time.Until(s.Expires))
 		if n := len(r.announced()); n != 0 {

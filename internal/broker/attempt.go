@@ -124,7 +124,7 @@ func (l *link) call(ctx context.Context, f *flight, base *cred.Snapshot, ask cre
 	spec, src := l.source()
 	limit := cred.FetchTimeout
 	if asksPerson(src) {
-		limit = l.b.cfg.SigninTimeout
+		limit = time.Duration(l.b.signin.Load())
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

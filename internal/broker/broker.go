@@ -97,7 +97,8 @@ type Broker struct {
 	resolver Resolver
 	rules    Checker // those of view, for Resolve
 	links    map[cred.LinkKey]*link
-	pinned   map[string]bool // profiles of SetActive
+	pinned   map[Active]bool // by SetActive
+	signin   atomic.Int64    // the time limit of an attempt that may ask a person
 	started  bool
 	closed   bool
 	runCtx   context.Context // of Run
@@ -111,9 +112,6 @@ func New(cfg Config) *Broker {
 	if cfg.Asker == nil {
 		cfg.Asker = noAsker{}
 	}
-	if cfg.SigninTimeout == 0 {
-		cfg.SigninTimeout = signinTimeout
-	}
 	log := cfg.Log
 	if log == nil {
 		l := logrus.New()
@@ -124,12 +122,22 @@ func New(cfg Config) *Broker {
 		cfg: cfg, log: log, birth: time.Now(), limit: maxEntries,
 		poked:  make(chan struct{}, 1),
 		links:  map[cred.LinkKey]*link{},
-		pinned: map[string]bool{},
+		pinned: map[Active]bool{},
 		gate:   gate{all: maxAttempts, each: maxAttemptsEach},
 	}
+	b.SetSigninTimeout(cfg.SigninTimeout)
 	b.rules = checkerOf(cfg.Rules)
 	b.view.Store(&view{rules: b.rules})
 	return b
+}
+
+// SetSigninTimeout sets Config.SigninTimeout anew, for attempts that begin
+// from now on; 0 is ten minutes.
+func (b *Broker) SetSigninTimeout(d time.Duration) {
+	if d == 0 {
+		d = signinTimeout
+	}
+	b.signin.Store(int64(d))
 }
 
 // Run owns the refreshers and the minder. It returns after joining all of

@@ -16,7 +16,7 @@ func TestClockThatIsSetIsNoStorm(t *testing.T) {
 		bubble(t, thousand("sts"), func(t *testing.T, r *rig) {
 			r.w.latency = 200 * time.Millisecond
 			r.w.onAnswer = func() { r.b.SetSkew(0) } // stands for the Date header
-			r.b.SetActive(names(r.b.resolver.(set)))
+			r.b.SetActive(plain(names(r.b.resolver.(set))...))
 			time.Sleep(10 * time.Second)
 			r.wantCalls("assume-role", many)
 			r.b.skew.Add(int64(jump)) // stands for the wall clock

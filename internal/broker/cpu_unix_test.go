@@ -41,7 +41,7 @@ func TestThousandActiveProfilesCostLittle(t *testing.T) {
 			defer r.stop()
 			r.b.log.Logger.SetOutput(discard{})
 			r.w.latency = 100 * time.Millisecond
-			r.b.SetActive(names(r.b.resolver.(set)))
+			r.b.SetActive(plain(names(r.b.resolver.(set))...))
 			time.Sleep(time.Hour)
 			const hours = 8
 			calls, begin := r.w.count("assume-role"), cpuTime()
@@ -59,7 +59,7 @@ func TestThousandActiveProfilesCostLittle(t *testing.T) {
 				s.add(fmt.Sprintf("p%d", i), chain[0], l)
 			}
 			a.b.SetProfiles(s)
-			a.b.SetActive(names(s))
+			a.b.SetActive(plain(names(s)...))
 			time.Sleep(time.Hour)
 			const hours = 2
 			calls, begin := a.aws.Count("AssumeRole"), cpuTime()

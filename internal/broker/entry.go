@@ -1,10 +1,10 @@
 package broker
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
-	"sort"
 
 	"keyfob/internal/cred"
 	"keyfob/profiles"
@@ -180,7 +180,7 @@ func (b *Broker) makeEntry(q query, use *usage) (*entry, error) {
 	}
 	e := &entry{profile: q.profile, variant: q.variant, last: last, use: use,
 		protected: b.protected(p),
-		pinned:    b.pinned[q.profile] && q.variant == variant{}}
+		pinned:    b.isPinned(q.profile, q.variant)}
 	last.refs++
 	last.last++
 	if e.pinned {
@@ -340,15 +340,17 @@ func (b *Broker) remake(old *view) {
 
 // addPinned makes the entries of pinned profiles that have none. mu is held.
 func (b *Broker) addPinned(v *view) *view {
-	names := slices.Collect(maps.Keys(b.pinned))
-	sort.Strings(names)
-	for _, name := range names {
-		if s := v.slots[name]; s != nil && s.plain != nil {
+	all := slices.SortedFunc(maps.Keys(b.pinned), func(x, y Active) int {
+		return cmp.Or(cmp.Compare(x.Profile, y.Profile), cmp.Compare(x.Policy, y.Policy))
+	})
+	for _, a := range all {
+		r := cred.Request{Profile: a.Profile, Policy: a.Policy}
+		if v.find(&r) != nil {
 			continue
 		}
-		e, err := b.makeEntry(query{profile: name}, &usage{})
+		e, err := b.makeEntry(queryOf(&r), &usage{})
 		if err != nil {
-			b.log.WithField("profile", name).WithError(err).Warn("active profile cannot be used")
+			b.log.WithField("profile", a.Profile).WithError(err).Warn("active profile cannot be used")
 			continue
 		}
 		v = v.with(e)
@@ -356,13 +358,22 @@ func (b *Broker) addPinned(v *view) *view {
 	return v
 }
 
-// SetActive names the profiles that are active from the start and never
-// idle: those of endpoints. It replaces the list before.
-func (b *Broker) SetActive(names []string) {
+// Active is what an endpoint hands out: a profile, under the endpoint's own
+// session policy (cred.Request.Policy).
+type Active struct{ Profile, Policy string }
+
+// isPinned reports whether SetActive named this way of asking. mu is held.
+func (b *Broker) isPinned(profile string, v variant) bool {
+	return v == variant{policy: v.policy} && b.pinned[Active{profile, v.policy}]
+}
+
+// SetActive names what is active from the start and never idle: what
+// endpoints hand out. It replaces the list before.
+func (b *Broker) SetActive(active []Active) {
 	b.mu.Lock()
-	b.pinned = map[string]bool{}
-	for _, n := range names {
-		b.pinned[n] = true
+	b.pinned = make(map[Active]bool, len(active))
+	for _, a := range active {
+		b.pinned[a] = true
 	}
 	if b.closed {
 		b.mu.Unlock()
@@ -370,7 +381,7 @@ func (b *Broker) SetActive(names []string) {
 	}
 	v := b.view.Load()
 	for _, e := range v.entries() {
-		want := b.pinned[e.profile] && e.variant == variant{}
+		want := b.isPinned(e.profile, e.variant)
 		if want == e.pinned {
 			continue
 		}

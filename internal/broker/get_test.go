@@ -251,7 +251,7 @@ func TestShutdown(t *testing.T) {
 			t.Fatal("it runs twice")
 		}
 		r.b.SetProfiles(set{}.add("x", static("x"))) // harmless
-		r.b.SetActive([]string{"x"})
+		r.b.SetActive(plain("x"))
 	})
 }
 

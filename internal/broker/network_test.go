@@ -31,6 +31,15 @@ func thousand(upstream string) set {
 	return s
 }
 
+// plain are profiles under no policy.
+func plain(names ...string) []Active {
+	var all []Active
+	for _, n := range names {
+		all = append(all, Active{Profile: n})
+	}
+	return all
+}
+
 func names(s set) []string {
 	var all []string
 	for n := range s {
@@ -50,7 +59,7 @@ func TestNetworkReturns(t *testing.T) {
 			s := thousand("sts").add("other", static("base"), at("other", "elsewhere"))
 			bubble(t, s, func(t *testing.T, r *rig) {
 				r.w.dial = c.dial
-				r.b.SetActive(names(s))
+				r.b.SetActive(plain(names(s)...))
 				time.Sleep(time.Second)
 				r.wantCalls("assume-role", many+1)
 				r.w.setWay("sts", false)
@@ -113,7 +122,7 @@ func TestOnlyTheChangeEndsTheBackoff(t *testing.T) {
 // A network that comes and goes makes no storm.
 func TestFlappingNetwork(t *testing.T) {
 	bubble(t, dev(), func(t *testing.T, r *rig) {
-		r.b.SetActive([]string{"dev"})
+		r.b.SetActive(plain("dev"))
 		r.w.setFail(networkDown) // nothing ever succeeds
 		begin := time.Now()
 		for time.Since(begin) < time.Hour {
@@ -214,7 +223,7 @@ func TestAttemptsAreBounded(t *testing.T) {
 	bubble(t, s, func(t *testing.T, r *rig) {
 		r.w.latency = 20 * time.Second
 		begin := time.Now()
-		r.b.SetActive(names(s))
+		r.b.SetActive(plain(names(s)...))
 		for len(r.store.names("session/")) < many+many/2 {
 			time.Sleep(20 * time.Second)
 			if time.Since(begin) > time.Hour {
@@ -243,7 +252,7 @@ func TestWaitingForRoomIsWithinTheCallersDeadline(t *testing.T) {
 		r.w.mu.Lock()
 		r.w.latency = 20 * time.Second
 		r.w.mu.Unlock()
-		r.b.SetActive(names(thousand("sts")))
+		r.b.SetActive(plain(names(thousand("sts"))...))
 		time.Sleep(time.Second)
 		begin := time.Now()
 		_, err := r.getAs("late", false, 30*time.Second)
@@ -269,7 +278,7 @@ func TestUpstreamsAreFairToEachOther(t *testing.T) {
 				all = append(all, n)
 			}
 		}
-		r.b.SetActive(all)
+		r.b.SetActive(plain(all...))
 		time.Sleep(time.Minute)
 		begin := time.Now()
 		r.must("dev")

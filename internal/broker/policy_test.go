@@ -161,7 +161,7 @@ func TestPolicyOfTheRules(t *testing.T) {
 	s := dev().add("keys", static("base"), session("base", ""))
 	bubble(t, s, func(t *testing.T, r *rig) {
 		whole := r.must("dev")
-		r.b.SetActive([]string{"dev"})
+		r.b.SetActive(plain("dev"))
 		r.b.SetRules(&ruler{policy: map[string]string{"dev": readOnly, "keys": readOnly}})
 		if p, ok := r.b.Peek("dev"); ok && r.policy(p) != readOnlyARN {
 			t.Fatal("what was there before is still handed out")

@@ -124,7 +124,7 @@ func TestColdFailureIsTriedAgainOnlyForCallersOrPinned(t *testing.T) {
 		if _, err := r.get("dev"); err == nil {
 			t.Fatal("no error")
 		}
-		r.b.SetActive([]string{"pin"})
+		r.b.SetActive(plain("pin"))
 		time.Sleep(time.Hour)
 		r.wantCalls("assume-role R", 1)
 		if n := r.w.count("assume-role P"); n < 55 || n > 72 {
@@ -348,7 +348,7 @@ func TestSkew(t *testing.T) {
 
 func TestIdleIsGivenUp(t *testing.T) {
 	bubble(t, fiftyRoles().add("dev", static("base"), role("dev", "R")), func(t *testing.T, r *rig) {
-		r.b.SetActive([]string{"dev"})
+		r.b.SetActive(plain("dev"))
 		r.ask.attach(after(0, "123456"))
 		for i := range 50 {
 			if _, err := r.getAs(fmt.Sprintf("r%d", i), true, time.Minute); err != nil {

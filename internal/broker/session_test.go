@@ -413,7 +413,7 @@ func TestSweepDeletesWhatHasEnded(t *testing.T) {
 func TestReload(t *testing.T) {
 	s := dev().add("other", static("base"), role("other", "O"))
 	bubble(t, s, func(t *testing.T, r *rig) {
-		r.b.SetActive([]string{"other"})
+		r.b.SetActive(plain("other"))
 		a, o := r.must("dev"), r.must("other")
 
 		// Unchanged but for the place and how often a client retries.
@@ -454,7 +454,7 @@ func TestReload(t *testing.T) {
 func TestTooManyWaysOfAsking(t *testing.T) {
 	bubble(t, dev().add("pin", static("base"), role("pin", "P")), func(t *testing.T, r *rig) {
 		r.b.limit = 3
-		r.b.SetActive([]string{"pin"})
+		r.b.SetActive(plain("pin"))
 		r.must("dev")
 		for i := range 10 {
 			time.Sleep(61 * time.Second)

@@ -255,7 +255,7 @@ func TestSignInIsShownAndAnnounced(t *testing.T) {
 	// Nobody used it lately: nobody is told.
 	bubble(t, corp(1), func(t *testing.T, r *rig) {
 		r.signedInFor(8 * time.Hour)
-		r.b.SetActive([]string{"s0"})
+		r.b.SetActive(plain("s0"))
 		r.must("s0")
 		time.Sleep(7*time.Hour + 59*time.Minute)
 		if got := r.announced(); len(got) != 0 {

@@ -256,7 +256,7 @@ func (s *sim) start(t *testing.T, st cred.Store, set set, pinned []string) (stop
 	b := New(Config{Sources: s, Store: st, Rules: rules{}, Log: logrus.NewEntry(log), Asker: s, Announce: s.announce})
 	b.skew.Store(int64(s.wall))
 	b.SetProfiles(set)
-	b.SetActive(pinned)
+	b.SetActive(plain(pinned...))
 	s.cur.Store(b)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

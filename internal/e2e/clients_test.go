@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -93,6 +94,25 @@ func TestGoClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Println(*out.Arn)
+}
+
+// goClientArg makes this binary a program that asks the STS at its next
+// argument who it is, with the SDK's own search for credentials and region.
+const goClientArg = "go-client"
+
+func goClient(args []string) int {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithEC2IMDSRegion())
+	if err == nil {
+		var out *sts.GetCallerIdentityOutput
+		if out, err = sts.NewFromConfig(cfg, func(o *sts.Options) { o.BaseEndpoint = &args[0] }).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{}); err == nil {
+			fmt.Println(*out.Arn)
+			return 0
+		}
+	}
+	fmt.Fprintln(os.Stderr, err)
+	return 1
 }
 
 // run starts the client with nothing of this machine in its environment but

@@ -24,9 +24,18 @@ import (
 // bin is where TestMain built the programs.
 var bin string
 
+// binVariable tells a test that starts itself again where they are.
+const binVariable = "KEYFOB_TEST_BIN"
+
 func TestMain(m *testing.M) {
 	if os.Getenv("TEST_STS") != "" {
 		os.Exit(m.Run()) // this process is TestGoClient alone
+	}
+	if len(os.Args) > 1 && os.Args[1] == goClientArg {
+		os.Exit(goClient(os.Args[2:]))
+	}
+	if bin = os.Getenv(binVariable); bin != "" {
+		os.Exit(m.Run()) // one test alone, in a namespace
 	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "keyfob-e2e-bin-")
@@ -35,7 +44,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
-		build := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "keyfob/cmd/...")
+		build := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "keyfob/cmd/...", "keyfob/internal/e2e/testdata/probe")
 		build.Stderr = os.Stderr
 		if err := build.Run(); err != nil {
 			fmt.Fprintln(os.Stderr, "cannot build the programs:", err)

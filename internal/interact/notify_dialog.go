@@ -45,11 +45,13 @@ func (d *Dialog) Place() string { return "desktop" }
 
 // dialogRequest is what keyfob-signin ask reads.
 type dialogRequest struct {
-	Kind           string `json:"kind"`
-	Profile        string `json:"profile"`
-	Serial         string `json:"serial,omitempty"`
-	Text           string `json:"text,omitempty"`
-	TimeoutSeconds int    `json:"timeout_seconds,omitempty"`
+	Kind    string `json:"kind"`
+	Profile string `json:"profile"`
+	Serial  string `json:"serial,omitempty"`
+	Text    string `json:"text,omitempty"`
+
+	Choices        []string `json:"choices,omitempty"`
+	TimeoutSeconds int      `json:"timeout_seconds,omitempty"`
 }
 
 // dialogAnswer is what it prints.
@@ -62,7 +64,7 @@ type dialogAnswer struct {
 // ErrRefused; the context's; one with ErrNobody when nothing could be shown;
 // others when the program failed.
 func (d *Dialog) Prompt(ctx context.Context, p Pending) (cred.Secret, error) {
-	request := dialogRequest{Kind: p.Kind, Profile: p.Profile, Serial: p.Question.Serial, Text: p.Question.Text}
+	request := dialogRequest{Kind: p.Kind, Profile: p.Profile, Serial: p.Question.Serial, Text: p.Question.Text, Choices: p.Question.Choices}
 	if end, ok := ctx.Deadline(); ok {
 		// A little later than ours: only where we are killed it matters.
 		request.TimeoutSeconds = int(time.Until(end).Seconds()) + 2

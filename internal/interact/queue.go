@@ -65,10 +65,11 @@ type Config struct {
 // goroutine of its own but those that run a Prompt; detaching its Answerer
 // joins them.
 type Queue struct {
-	expiry, coolDown time.Duration
-	log              *logrus.Entry
+	coolDown time.Duration
+	log      *logrus.Entry
 
 	mu     sync.Mutex // guards what follows, and the fields of interactions, places and seats
+	expiry time.Duration
 	all    map[cred.LinkKey]*interaction
 	live   []*interaction // those of all that are being asked, oldest first
 	cool   map[cred.LinkKey]coolDown
@@ -115,18 +116,26 @@ type seat struct {
 // NewQueue returns a Queue. It starts nothing.
 func NewQueue(cfg Config) *Queue {
 	q := &Queue{
-		expiry: cfg.Expiry, coolDown: cfg.CoolDown, log: cfg.Log,
+		coolDown: cfg.CoolDown, log: cfg.Log,
 		all:   map[cred.LinkKey]*interaction{},
 		cool:  map[cred.LinkKey]coolDown{},
 		named: map[string]*place{},
 	}
-	if q.expiry <= 0 {
-		q.expiry = 10 * time.Minute
-	}
+	q.SetExpiry(cfg.Expiry)
 	if q.coolDown <= 0 {
 		q.coolDown = time.Minute
 	}
 	return q
+}
+
+// SetExpiry sets Config.Expiry anew, for interactions that begin from now on.
+func (q *Queue) SetExpiry(d time.Duration) {
+	if d <= 0 {
+		d = 10 * time.Minute
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.expiry = d
 }
 
 // Ask puts the question to whoever is attached for the key, and waits for

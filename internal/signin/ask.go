@@ -61,14 +61,15 @@ func doAsk(ctx context.Context, q question, out io.Writer) error {
 	value, err := reach(ctx, q)
 	switch {
 	case err == nil:
-		return writeAnswer(out, answer{Value: value})
+		return writeJSON(out, answer{Value: value})
 	case errors.Is(err, errRefused), errors.Is(context.Cause(ctx), errInterrupted):
-		return writeAnswer(out, answer{Refused: true})
+		return writeJSON(out, answer{Refused: true})
 	}
 	return err
 }
 
-func writeAnswer(out io.Writer, a answer) error {
+// writeJSON prints an answer.
+func writeJSON(out io.Writer, a any) error {
 	b, err := json.Marshal(a)
 	if err != nil {
 		return err

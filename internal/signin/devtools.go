@@ -117,16 +117,7 @@ func (d *devtools) send(session, method string, params any) int {
 	return d.last
 }
 
-// next is the next event or unclaimed answer. Errors: errGone, or ctx's cause.
-func (d *devtools) next(ctx context.Context) (message, error) {
-	if len(d.early) > 0 {
-		m := d.early[0]
-		d.early = d.early[1:]
-		return m, nil
-	}
-	return d.receive(ctx)
-}
-
+// receive is the next message. Errors: errGone, or ctx's cause.
 func (d *devtools) receive(ctx context.Context) (message, error) {
 	select {
 	case m, ok := <-d.messages:
@@ -140,7 +131,7 @@ func (d *devtools) receive(ctx context.Context) (message, error) {
 }
 
 // call sends a command and waits for its answer. Events that come meanwhile
-// wait for next. Its errors quote nothing but the protocol's own words.
+// wait in early. Its errors quote nothing but the protocol's own words.
 func (d *devtools) call(ctx context.Context, session, method string, params, into any) error {
 	id := d.send(session, method, params)
 	for {

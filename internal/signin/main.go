@@ -88,9 +88,14 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 		if err = read(in, &q); err == nil {
 			err = doAsk(ctx, q, out)
 		}
+	case "saml":
+		var q samlRequest
+		if err = read(in, &q); err == nil {
+			err = doSAML(ctx, q, out)
+		}
 	default:
 		fmt.Fprintln(errs, "keyfob-signin: cannot run on its own: keyfob and keyfobd start it")
-		fmt.Fprintln(errs, "hint: keyfob-signin notify|ask reads one JSON object from standard input")
+		fmt.Fprintln(errs, "hint: keyfob-signin notify|ask|saml reads one JSON object from standard input")
 		return exitUsage
 	}
 	if err == nil {

@@ -62,7 +62,7 @@ func unusable(profile, why, help string, err error) error {
 
 // provided is an oidc link: a role by a person's sign-in at a provider.
 type provided struct {
-	assume
+	role *assume
 	*signIn
 }
 
@@ -86,7 +86,7 @@ func newProvided(link profiles.Link, d Deps) (*provided, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &provided{assume: *a, signIn: s}, nil
+	return &provided{role: a, signIn: s}, nil
 }
 
 func newSignIn(link profiles.Link, d Deps) (*signIn, error) {
@@ -148,20 +148,18 @@ func (p *provided) Interactive() bool { return false }
 // SignInEnds implements cred.SignInSource: when the refresh token ends, where
 // the provider told it; without one the end of the ID token.
 func (p *provided) SignInEnds(ctx context.Context) time.Time {
-	return p.d().Sessions.of(p.AskKey()).ends(ctx, p.signIn)
+	return p.d.Sessions.of(p.AskKey()).ends(ctx, p.signIn)
 }
-
-func (p *provided) d() *Deps { return &p.signIn.d }
 
 // Fetch implements cred.Source.
 func (p *provided) Fetch(ctx context.Context, in cred.Input) (cred.Credentials, error) {
-	s := p.d().Sessions.of(p.AskKey())
+	s := p.d.Sessions.of(p.AskKey())
 	c := &caller{signIn: p.signIn, in: in}
 	t, err := s.token(ctx, c)
 	if err != nil {
 		return cred.Credentials{}, err
 	}
-	out, err := p.with(ctx, in, t.id, t.claims)
+	out, err := p.role.with(ctx, t.id, t.claims, "the ID token")
 	if err != nil {
 		s.refused(ctx, c, t, err)
 		return cred.Credentials{}, err
@@ -172,7 +170,7 @@ func (p *provided) Fetch(ctx context.Context, in cred.Input) (cred.Credentials, 
 // Upstream names whom the link calls: the provider and STS.
 func (p *provided) Upstream() string {
 	u, err := url.Parse(p.issuer)
-	sts := p.assume.Upstream()
+	sts := p.role.Upstream()
 	if err != nil || sts == "" {
 		return ""
 	}
@@ -186,8 +184,8 @@ func (p *provided) Reach(ctx context.Context) error {
 		return unusable(p.profile, "oidc_issuer is none", "", err)
 	}
 	other := make(chan error, 1)
-	go func() { other <- p.d().Pool.Reach(ctx, u) }()
-	err = p.assume.Reach(ctx)
+	go func() { other <- p.d.Pool.Reach(ctx, u) }()
+	err = p.role.Reach(ctx)
 	if err2 := <-other; err == nil {
 		err = err2
 	}

@@ -1,0 +1,448 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"keyfob/internal/fakeaws"
+)
+
+// Programs that know no other address than EC2's and ECS's run in a network
+// namespace of their own, where those addresses are ours and nothing else is
+// there. The test runs itself again in it, and everything that the real
+// programs do goes by there.
+
+const insideVariable = "KEYFOB_TEST_NAMESPACE"
+
+var linkLocal = []string{"169.254.169.254/32", "169.254.170.2/32", "169.254.170.23/32", "fd00:ec2::254/128", "fd00:ec2::23/128"}
+
+// inNamespace reports whether this is the namespace. If not, it runs the test
+// in one and tells what came of it; subtests are logged.
+func inNamespace(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(insideVariable) == t.Name() {
+		ip := func(args ...string) error {
+			if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+				return fmt.Errorf("ip %s: %w: %s", args, err, out)
+			}
+			return nil
+		}
+		if err := ip("link", "set", "lo", "up"); err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range linkLocal {
+			args := []string{"addr", "add", a, "dev", "lo"}
+			if strings.Contains(a, ":") {
+				args = append(args, "nodad")
+			}
+			if err := ip(args...); err != nil && !strings.Contains(a, ":") {
+				t.Fatal(err)
+			}
+		}
+		return true
+	}
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root makes network namespaces")
+	}
+	if _, err := exec.LookPath("ip"); err != nil {
+		t.Skip("ip (iproute2) is not installed")
+	}
+	if err := lookAtSources(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=3m")
+	cmd.Env = append(os.Environ(), insideVariable+"="+t.Name(), binVariable+"="+bin)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = 5 * time.Second
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err != nil && len(out) == 0:
+		t.Skipf("network namespaces can't be made here: %v", err)
+	case err != nil:
+		t.Errorf("inside: %v\n%s", err, out)
+	case testing.Verbose():
+		t.Logf("inside:\n%s", out)
+	default: // what was skipped is to be known
+		for _, line := range strings.Split(string(out), "\n") {
+			if strings.Contains(line, "SKIP") || strings.Contains(line, "skipped") {
+				t.Log(line)
+			}
+		}
+	}
+	return false
+}
+
+// hasIPv6 reports whether EC2's IPv6 address could be made.
+func hasIPv6() bool {
+	l, err := net.Listen("tcp", "[fd00:ec2::254]:0")
+	if err == nil {
+		_ = l.Close()
+	}
+	return err == nil
+}
+
+const linkLocalToml = `
+[[endpoint]]
+kind = "imds"
+listen = "169.254.169.254:80"
+profile = "deploy"
+
+[[endpoint]]
+kind = "container"
+listen = "169.254.170.2:80"
+
+[[endpoint]]
+kind = "container"
+listen = "169.254.170.23:80"
+`
+
+const linkLocalToml6 = `
+[[endpoint]]
+kind = "imds"
+listen = "[fd00:ec2::254]:80"
+profile = "deploy"
+`
+
+// linkLocalWorld is a world whose daemon has the machine's addresses, with a
+// warm session.
+func linkLocalWorld(t *testing.T) *world {
+	w := newWorld(t)
+	toml := linkLocalToml
+	if hasIPv6() {
+		toml += linkLocalToml6
+	}
+	w.write("config/keyfob/config.toml", toml)
+	w.addKeys("base")
+	w.credentials("deploy")
+	return w
+}
+
+// bareEnv is an environment with nothing in it but where programs are.
+func bareEnv() []string {
+	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	if out, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output(); err == nil {
+		// The interpreter's own place: a shim needs variables.
+		path = filepath.Dir(strings.TrimSpace(string(out))) + ":" + path
+	}
+	for _, name := range []string{"node", "rclone", "restic", "s3cmd", "s3fs", "gdalinfo"} {
+		if p, err := exec.LookPath(name); err == nil && !strings.Contains(path, filepath.Dir(p)) {
+			path += ":" + filepath.Dir(p)
+		}
+	}
+	return []string{"PATH=" + path, "HOME=/nohome"}
+}
+
+// bareClient is a program that gets nothing but its arguments.
+type bareClient struct {
+	name    string
+	missing func() string
+	args    func(w *world) []string
+	// out is what it prints when all went well, "" where fakeaws is not
+	// enough of an S3 for that.
+	out string
+	// nominal: it only looks for credentials, and makes no call with them.
+	fetchesOnly bool
+}
+
+const (
+	bareBoto = `
+import sys, boto3
+print(boto3.client("sts", endpoint_url=sys.argv[1]).get_caller_identity()["Arn"])`
+	bareJS = `
+import { createRequire } from "node:module";
+const require = createRequire(process.argv[2] + "/");
+const { STSClient, GetCallerIdentityCommand } = require("@aws-sdk/client-sts");
+const { Arn } = await new STSClient({ endpoint: process.argv[1], region: "eu-west-1" }).send(new GetCallerIdentityCommand({}));
+console.log(Arn);`
+	botoLine = "assumed-role/deploy/"
+)
+
+func jsFolder() string {
+	if d := os.Getenv("KEYFOB_TEST_JS"); d != "" {
+		return d
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(cache, "keyfob-test", "js")
+}
+
+func hasJS() string {
+	if m := onPath("node")(); m != "" {
+		return m
+	}
+	if _, err := os.Stat(filepath.Join(jsFolder(), "node_modules", "@aws-sdk", "client-sts")); err != nil {
+		return "there is no @aws-sdk/client-sts (scripts/test.sh --install brings it)"
+	}
+	return ""
+}
+
+func host(url string) string { return strings.TrimPrefix(url, "http://") }
+
+var bareClients = []bareClient{
+	{name: "curl", missing: onPath("curl"), fetchesOnly: true, out: `"Code" : "Success"`, args: func(*world) []string {
+		return []string{"sh", "-c", `T=$(curl -sX PUT http://169.254.169.254/latest/api/token -H "X-aws-ec2-metadata-token-ttl-seconds: 60") &&
+curl -s -H "X-aws-ec2-metadata-token: $T" http://169.254.169.254/latest/meta-data/iam/security-credentials/deploy`}
+	}},
+	{name: "AWS CLI on the path", missing: onPath("aws"), out: botoLine, args: func(w *world) []string {
+		return []string{"aws", "--endpoint-url", w.url, "--output", "text", "--query", "Arn", "sts", "get-caller-identity"}
+	}},
+	{name: "AWS CLI of the distribution", missing: onPath("/usr/bin/aws"), out: botoLine, args: func(w *world) []string {
+		return []string{"/usr/bin/aws", "--endpoint-url", w.url, "--output", "text", "--query", "Arn", "sts", "get-caller-identity"}
+	}},
+	{name: "boto3 on the path", missing: pythonHas("python3"), out: botoLine, args: func(w *world) []string {
+		return []string{"python3", "-c", bareBoto, w.url}
+	}},
+	{name: "boto3 of the distribution", missing: pythonHas("/usr/bin/python3"), out: botoLine, args: func(w *world) []string {
+		return []string{"/usr/bin/python3", "-c", bareBoto, w.url}
+	}},
+	{name: "AWS SDK for JavaScript v3", missing: hasJS, out: botoLine, args: func(w *world) []string {
+		return []string{"node", "--input-type=module", "-e", bareJS, w.url, jsFolder()}
+	}},
+	{name: "AWS SDK for Go v2", missing: func() string { return "" }, out: botoLine, args: func(w *world) []string {
+		return []string{os.Args[0], goClientArg, w.url}
+	}},
+	{name: "s3cmd", missing: onPath("s3cmd"), args: func(w *world) []string {
+		return []string{"s3cmd", "-c", "/dev/null", "--no-ssl", "--host=" + host(w.url), "--host-bucket=" + host(w.url), "ls"}
+	}},
+	{name: "rclone", missing: onPath("rclone"), args: func(w *world) []string {
+		return []string{"rclone", "--config", "", "--retries", "1", "--low-level-retries", "1", "lsd", ":s3,provider=AWS,env_auth,force_path_style,region=eu-west-1,endpoint='" + w.url + "':"}
+	}},
+	{name: "restic", missing: onPath("restic"), args: func(w *world) []string {
+		return []string{"timeout", "-k", "1", "10", "restic", "--no-cache", "--password-command", "echo x", "-r", "s3:" + w.url + "/bucket/backup", "snapshots"}
+	}},
+	{name: "s3fs", missing: onPath("s3fs"), args: func(w *world) []string {
+		return []string{"timeout", "-k", "1", "10", "s3fs", "bucket", w.path("mount"), "-f", "-o", "iam_role=auto,url=" + w.url + ",use_path_request_style,retries=1,endpoint=eu-west-1"}
+	}},
+	{name: "GDAL", missing: onPath("gdalinfo"), args: func(w *world) []string {
+		return []string{"gdalinfo", "/vsis3/bucket/picture.tif", "--config", "CPL_AWS_AUTODETECT_EC2", "NO", "--config", "AWS_S3_ENDPOINT", host(w.url), "--config", "AWS_HTTPS", "NO", "--config", "AWS_VIRTUAL_HOSTING", "FALSE", "--config", "AWS_REGION", "eu-west-1"}
+	}},
+}
+
+// bare runs a program with an empty environment.
+func (w *world) bare(args ...string) result {
+	cmd := exec.Command(args[0], args[1:]...)
+	env := bareEnv()
+	cmd.Env = env
+	for _, dir := range filepath.SplitList(strings.TrimPrefix(env[0], "PATH=")) {
+		if !strings.Contains(args[0], "/") {
+			if p, err := exec.LookPath(filepath.Join(dir, args[0])); err == nil {
+				cmd.Path, cmd.Err = p, nil
+				break
+			}
+		}
+	}
+	cmd.Dir = w.home
+	return w.finish(cmd)
+}
+
+// TestLinkLocalClients: with no environment variable at all, real clients
+// find a real keyfobd at EC2's address and call AWS as its profile.
+func TestLinkLocalClients(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	w := linkLocalWorld(t)
+	if err := os.Mkdir(w.path("mount"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	before := map[string]bool{}
+	for _, c := range bareClients {
+		t.Run(c.name, func(t *testing.T) {
+			if why := c.missing(); why != "" {
+				t.Skip(why)
+			}
+			calls := len(w.aws.Calls())
+			handouts := w.handouts("deploy")
+			r := w.bare(c.args(w)...)
+			if c.out != "" && (r.code != 0 || !strings.Contains(r.out, c.out)) {
+				t.Errorf("exit %d, printed %q, %q", r.code, r.out, r.err)
+			}
+			signed := ""
+			for _, call := range w.aws.Calls()[calls:] {
+				if call.AccessKey != "" {
+					signed = call.AccessKey
+					if s, ok := w.aws.Session(call.AccessKey); !ok || !strings.Contains(s.ARN, ":assumed-role/deploy/") {
+						t.Errorf("%s %s was signed by %s (%s)", call.Service, call.Action, call.AccessKey, s.ARN)
+					}
+				}
+			}
+			if signed == "" && !c.fetchesOnly {
+				t.Errorf("it made no signed call: exit %d, %q, %q", r.code, r.out, r.err)
+			}
+			eventually(t, "the hand-out is in the audit log", func() bool { return w.handouts("deploy") > handouts })
+			t.Logf("exit %d; signed as %q; %.200q", r.code, signed, r.err)
+		})
+	}
+	_ = before
+}
+
+// TestLinkLocalIPv6: the address of EC2 in IPv6.
+func TestLinkLocalIPv6(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	if !hasIPv6() {
+		t.Skip("there is no IPv6 here")
+	}
+	w := linkLocalWorld(t)
+	for _, python := range []string{"python3", "/usr/bin/python3"} {
+		if why := pythonHas(python)(); why != "" {
+			t.Log("skipped: " + why)
+			continue
+		}
+		r := w.bare(python, "-c", `
+import sys, boto3, botocore.session, botocore.config
+from botocore.utils import InstanceMetadataFetcher
+print(InstanceMetadataFetcher(config={"ec2_metadata_service_endpoint_mode": "ipv6"}).retrieve_iam_role_credentials()["role_name"])`)
+		if r.code != 0 || strings.TrimSpace(r.out) != "deploy" {
+			t.Errorf("%s: exit %d, %q, %q", python, r.code, r.out, r.err)
+		}
+	}
+	if a := w.probe("imds", "http://[fd00:ec2::254]"); a.Status != 200 || !strings.Contains(a.Body, "Success") {
+		t.Errorf("%+v", a)
+	}
+}
+
+// TestLinkLocalContainers: the addresses of ECS and EKS, which every SDK
+// takes over plain http, by a grant with a token and by a relative one.
+func TestLinkLocalContainers(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	w := linkLocalWorld(t)
+	g := w.grant("deploy")
+	if !strings.HasPrefix(g.URL, "http://169.254.170.2:80/") && !strings.HasPrefix(g.URL, "http://169.254.170.2/") {
+		t.Errorf("the grant is for %s", g.URL)
+	}
+	rel := w.grant("deploy", "--relative")
+	if rel.RelativeURI == "" {
+		t.Fatalf("%+v", rel)
+	}
+	ways := map[string][]string{
+		"ECS, by token":    {"AWS_CONTAINER_CREDENTIALS_FULL_URI=" + g.URL, "AWS_CONTAINER_AUTHORIZATION_TOKEN=" + w.read2(g.TokenFile)},
+		"EKS, by token":    {"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://169.254.170.23/v1/credentials/deploy", "AWS_CONTAINER_AUTHORIZATION_TOKEN=" + w.read2(g.TokenFile)},
+		"EKS, by file":     {"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://169.254.170.23/v1/credentials/deploy", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + g.TokenFile},
+		"ECS, by its path": {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=" + rel.RelativeURI},
+	}
+	for _, c := range clients {
+		t.Run(c.name, func(t *testing.T) {
+			if why := c.missing(); why != "" {
+				t.Skip(why)
+			}
+			for way, env := range ways {
+				// botocore before 1.31 knows no file, and before that no host but 169.254.170.2.
+				if c.name == "AWS CLI of the distribution" || c.name == "boto3 of the distribution" {
+					if strings.HasPrefix(way, "EKS") {
+						continue
+					}
+				}
+				env := append(env, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=eu-west-1", "AWS_DEFAULT_REGION=eu-west-1", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null")
+				if r := c.run(w, env...); r.code != 0 || !strings.Contains(r.out, botoLine) {
+					t.Errorf("%s: exit %d, %q, %q", way, r.code, r.out, r.err)
+				}
+			}
+		})
+	}
+}
+
+// handouts counts the hand-outs of a profile in the audit log.
+func (w *world) handouts(profile string) (n int) {
+	for _, e := range w.audit("--profile", profile, "--event", "handout") {
+		n += max(1, e.Count)
+	}
+	return n
+}
+
+type auditEntry struct {
+	Count                    int
+	Event, Profile, Endpoint string
+	Caller                   struct {
+		UID, User, Program, Parent string
+		PID                        int
+	}
+	AccessKeyID string `json:"access_key_id"`
+	Reason      string
+}
+
+// audit is `keyfob audit --json` with more filters.
+func (w *world) audit(args ...string) (all []auditEntry) {
+	w.t.Helper()
+	for _, line := range strings.Split(strings.TrimSpace(w.must(nil, append([]string{"audit", "--json"}, args...)...).out), "\n") {
+		var e auditEntry
+		if line == "" {
+			continue
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			w.t.Fatalf("%q: %v", line, err)
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+type grantResult struct {
+	ID, URL, Expires string
+	Profiles         []string
+	TokenFile        string `json:"token_file"`
+	RelativeURI      string `json:"relative_uri"`
+}
+
+// grant makes a grant.
+func (w *world) grant(args ...string) (g grantResult) {
+	w.t.Helper()
+	if err := json.Unmarshal([]byte(w.must(nil, append([]string{"grant", "add", "--json"}, args...)...).out), &g); err != nil {
+		w.t.Fatal(err)
+	}
+	return g
+}
+
+// read2 reads a file by its absolute path.
+func (w *world) read2(path string) string {
+	w.t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// probed is what the program probe printed.
+type probed struct {
+	Status           int
+	Retry, Body, Err string
+}
+
+// probe runs the program probe.
+func (w *world) probe(args ...string) probed {
+	w.t.Helper()
+	return w.probeBy(nil, filepath.Join(bin, "probe"), args...)
+}
+
+// probeBy runs a copy of it, as another user where who says so.
+func (w *world) probeBy(who *syscall.Credential, program string, args ...string) (p probed) {
+	w.t.Helper()
+	cmd := exec.Command(program, args...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	cmd.Dir = "/"
+	if who != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who}
+	}
+	r := w.finish(cmd)
+	if err := json.Unmarshal([]byte(r.out), &p); err != nil {
+		w.t.Fatalf("probe %v: exit %d, %q, %q", args, r.code, r.out, r.err)
+	}
+	return p
+}
+
+var _ = fakeaws.DefaultAccount
