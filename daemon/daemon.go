@@ -86,7 +86,9 @@ type daemon struct {
 	tokens    atomic.Pointer[access.Tokens]
 	temporary *access.Tokens // made at the start, good until they end
 	rules     atomic.Pointer[access.RuleSet]
-	skew      atomic.Int64 // AWS's clock minus ours in nanoseconds, as last told
+
+	protectedBy atomic.Pointer[protectedBy]
+	skew        atomic.Int64 // AWS's clock minus ours in nanoseconds, as last told
 
 	serving atomic.Pointer[[]*endpoint] // see endpoints
 	exec    execEndpoint
@@ -426,7 +428,13 @@ func (d *daemon) check(c peer.Caller, profile string, via cred.Endpoint) error {
 
 // checkGrant judges the caller of a grant by the current rules.
 func (d *daemon) checkGrant(c peer.Caller, g *access.Grant, profile string, via cred.Endpoint) error {
-	return d.rules.Load().CheckGrant(c, g, profile, via)
+	if err := d.rules.Load().CheckGrant(c, g, profile, via); err != nil {
+		return err
+	}
+	if !g.Confirmed && d.saysProtected(profile) {
+		return &access.Denied{Reason: "the profile " + profile + " is protected now, and nobody confirmed the grant when it was made"}
+	}
+	return nil
 }
 
 // issuedKeys remembers the ids of keys that were handed out, so that a

@@ -318,6 +318,7 @@ func cannotListen(kind, addr string, err error) error {
 // learnFacts tells the metadata endpoints what their profiles are now.
 // Requests read it from there, without resolving. d.mu is held.
 func (d *daemon) learnFacts() {
+	d.protectedBy.Store(&protectedBy{set: d.files})
 	for _, e := range d.endpoints() {
 		how := e.now.Load()
 		facts := map[string]imds.Facts{}

@@ -12,6 +12,7 @@ import (
 	"keyfob/internal/control"
 	"keyfob/internal/cred"
 	"keyfob/internal/interact"
+	"keyfob/profiles"
 )
 
 // wishLasts is how long a request of an endpoint's client makes its question
@@ -112,8 +113,31 @@ func (d *daemon) protected(profile string) bool {
 	if d.rules.Load().Protected(profile) {
 		return true
 	}
-	p, err := d.resolve(profile)
-	return err == nil && p.Protected
+	return d.saysProtected(profile)
+}
+
+// protectedBy is what one set of files says of profiles' own protected keys,
+// as far as it was asked.
+type protectedBy struct {
+	set  *profiles.Set
+	says sync.Map // name -> bool
+}
+
+// saysProtected reports whether the profile's own settings say protected.
+// Each request of a grant asks, so a profile is resolved once for each read
+// of the files. What can't be resolved is not handed out anyway.
+func (d *daemon) saysProtected(profile string) bool {
+	by := d.protectedBy.Load()
+	if by == nil {
+		return false // nothing was read yet, and nothing is handed out
+	}
+	if says, ok := by.says.Load(profile); ok {
+		return says.(bool)
+	}
+	p, err := by.set.Resolve(named(profile))
+	says := err == nil && p.Protected
+	by.says.Store(profile, says)
+	return says
 }
 
 // confirmKey is the key under which a person is asked about r's program,

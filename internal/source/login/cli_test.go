@@ -453,6 +453,32 @@ func TestAnotherProgramRefreshesToo(t *testing.T) {
 	t.Logf("%d calls, %d of them with a token that was sent before", w.calls(), w.aws.Count("again:refresh_token"))
 }
 
+// Two daemons that find old credentials make one call: who waits for the lock
+// finds what its holder wrote.
+func TestTheLockMakesOneRefresh(t *testing.T) {
+	w := newWorld(t)
+	w.cliLogin(nil, time.Minute)
+	w.aws.SetLatency("CreateOAuth2Token", 50*time.Millisecond)
+	var wg sync.WaitGroup
+	for range 5 {
+		deps := w.deps
+		deps.Sessions = NewSessions()
+		wg.Go(func() {
+			s, err := New(w.link(alice), deps)
+			if err == nil {
+				_, err = s.Fetch(t.Context(), w.input(nil))
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if w.calls() != 1 {
+		t.Errorf("%d calls", w.calls())
+	}
+}
+
 // otherProgram is botocore's LoginCredentialFetcher.refresh_credentials in
 // short, over and over.
 func otherProgram() int {

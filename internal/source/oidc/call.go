@@ -104,7 +104,7 @@ func (c *call) do(ctx context.Context, method string, u *url.URL, form url.Value
 }
 
 func (c *call) settings(why, help string) error {
-	return &settingsError{msg: c.doing + strings.TrimPrefix(why, "cannot "), help: help}
+	return &settingsError{msg: why + " (profile " + c.profile + ")", help: help}
 }
 
 func (c *call) error(status int, code, text, help string, refused bool) *cred.UpstreamError {

@@ -67,7 +67,7 @@ func (s *session) device(ctx context.Context, op *operation, c *caller, p *provi
 
 	waiting, stop := context.WithTimeout(ctx, life)
 	defer stop()
-	over := s.put(ctx, op, cred.Question{Kind: cred.AskDevice, Text: c.text(), URL: page, UserCode: got.UserCode}, nil)
+	_, over := s.put(ctx, op, cred.Question{Kind: cred.AskDevice, Text: c.text(), URL: page, UserCode: got.UserCode}, nil)
 	defer func() { over(err != nil && context.Cause(ctx) == nil) }()
 	for {
 		select {

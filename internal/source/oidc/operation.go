@@ -35,6 +35,9 @@ type question struct {
 	// failed: the person has been where we asked him to go, in vain. It is
 	// told to the Queue as a question that nobody answered, which cools down.
 	failed atomic.Bool
+	// acted: the person has done his part, and what comes of it is not given
+	// up because whoever asked has left.
+	acted atomic.Bool
 }
 
 // askContext is the context of one Ask of a question.
@@ -133,13 +136,13 @@ func (s *session) ask(op *operation, q *question) {
 }
 
 // put makes a question and asks it. Call the result when it is over.
-func (s *session) put(ctx context.Context, op *operation, q cred.Question, noBrowser func()) (over func(failed bool)) {
-	x := &question{q: q, noBrowser: noBrowser}
+func (s *session) put(ctx context.Context, op *operation, q cred.Question, noBrowser func()) (x *question, over func(failed bool)) {
+	x = &question{q: q, noBrowser: noBrowser}
 	x.over, x.withdraw = context.WithCancel(ctx)
 	s.mu.Lock()
 	s.ask(op, x)
 	s.mu.Unlock()
-	return func(failed bool) {
+	return x, func(failed bool) {
 		x.failed.Store(failed)
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -210,7 +213,7 @@ func (s *session) leave(op *operation) {
 	s.mu.Lock()
 	op.waiters--
 	last := op.waiters == 0
-	if last && op.question != nil {
+	if last && op.question != nil && !op.question.acted.Load() {
 		op.cancel(errLeft)
 	}
 	s.mu.Unlock()

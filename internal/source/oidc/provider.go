@@ -211,7 +211,6 @@ func (k *keySet) read(ctx context.Context) error {
 // tokens is an answer of the token endpoint.
 type tokens struct {
 	id, refresh string
-	scope       string
 	refreshEnds time.Time // zero where the provider does not say
 }
 
@@ -260,7 +259,7 @@ func (p *provider) exchange(ctx context.Context, c *call, form url.Values) (*tok
 	case err != nil:
 		return nil, &errSpent{c.strange(a)}
 	}
-	t := &tokens{id: text("id_token"), refresh: text("refresh_token"), scope: text("scope")}
+	t := &tokens{id: text("id_token"), refresh: text("refresh_token")}
 	// No standard names it: Keycloak and Microsoft Entra ID do.
 	for _, name := range []string{"refresh_expires_in", "refresh_token_expires_in"} {
 		if n, ok := all[name].(float64); ok && n > 0 && n < 1<<32 {
@@ -291,4 +290,3 @@ func (c *call) refusal(e *oauthError) error {
 	}
 	return c.error(e.status, e.code, text, help, refused)
 }
-

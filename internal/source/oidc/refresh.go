@@ -54,7 +54,7 @@ func (s *session) refresh(ctx context.Context, c *caller) (*record, error) {
 	switch {
 	case errors.As(err, &spent) && !r.steady:
 		c.log().WithError(err).Warn("a refresh has no answer, and its token may be good for one use: somebody must sign in again")
-		return nil, &personError{cred.AskBrowser, "a refresh had no answer, and its token is not sent twice"}
+		return nil, errAgain
 	case errors.As(err, &no) && no.code == "invalid_grant":
 		c.log().WithField("answer", no.text).Info("the provider has ended the sign-in")
 		r.refresh, r.sent = cred.Secret{}, false

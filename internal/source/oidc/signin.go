@@ -67,7 +67,7 @@ func (s *session) browser(ctx context.Context, op *operation, c *caller, p *prov
 	}
 	waiting, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	over := s.put(ctx, op, cred.Question{Kind: cred.AskBrowser, Text: c.text(), URL: page}, func() { stop(errNoBrowser) })
+	asked, over := s.put(ctx, op, cred.Question{Kind: cred.AskBrowser, Text: c.text(), URL: page}, func() { stop(errNoBrowser) })
 	// What failed after the person did his part cools down like a refusal: a
 	// caller that tries again at once would open one tab after another.
 	defer func() { over(err != nil && context.Cause(waiting) == nil) }()
@@ -75,6 +75,7 @@ func (s *session) browser(ctx context.Context, op *operation, c *caller, p *prov
 	var said *loopback.AnswerError
 	switch {
 	case err == nil:
+		asked.acted.Store(true)
 	case errors.Is(err, loopback.ErrRefused):
 		return nil, &personError{cred.AskBrowser, err.Error()}
 	case errors.As(err, &said):
