@@ -40,6 +40,8 @@ type conn struct {
 	resting      bool // a Read of one byte waits to begin
 	watched      bool // it may: somebody waits for the answer
 	closed       bool
+	evicted      bool          // Limits has closed it
+	gone         chan struct{} // closed then; nil until somebody waits for it
 	rest         sync.Cond // of mu: one of what resting waits for has come
 
 	caller    peer.Caller // as found when it was accepted
@@ -130,6 +132,31 @@ func (c *conn) setWatched(w bool) {
 	if c.watched = w; w && c.resting {
 		c.rest.Signal()
 	}
+}
+
+// evict closes the connection to make room. What its goroutine does for it
+// ends at once. It is called once.
+func (c *conn) evict() {
+	c.mu.Lock()
+	c.evicted = true
+	if c.gone != nil {
+		close(c.gone)
+	}
+	c.mu.Unlock()
+	_ = c.Conn.Close()
+}
+
+// eviction is closed when the connection is evicted.
+func (c *conn) eviction() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone == nil {
+		c.gone = make(chan struct{})
+		if c.evicted {
+			close(c.gone)
+		}
+	}
+	return c.gone
 }
 
 // Close closes the connection.

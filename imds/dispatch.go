@@ -62,7 +62,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// once must not keep the processor from the others: such requests
 		// are answered one at a time.
 		c.spare.Store(true)
-		s.limits.inLine <- struct{}{}
+		select {
+		case s.limits.inLine <- struct{}{}:
+		case <-c.eviction():
+			panic(http.ErrAbortHandler) // net/http then does not wait for the client to read the answer
+		}
 		c.spare.Store(false)
 		defer func() { <-s.limits.inLine }()
 	}
@@ -229,6 +233,11 @@ func (x *exchange) body(limit int64) *fault {
 	x.conn.spare.Store(true)
 	n, err := io.Copy(io.Discard, io.LimitReader(x.r.Body, limit+1))
 	x.conn.spare.Store(false)
+	select {
+	case <-x.conn.eviction():
+		panic(http.ErrAbortHandler) // as in ServeHTTP
+	default:
+	}
 	switch {
 	case err != nil:
 		return badRequest("the body can't be read")

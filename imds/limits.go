@@ -87,7 +87,7 @@ func (l *Limits) admit(c *conn, now time.Time) bool {
 	}
 	l.mu.Unlock()
 	if victim != nil {
-		_ = victim.Conn.Close() // its goroutine, which reads or writes, ends
+		victim.evict()
 	}
 	return ok
 }
@@ -117,7 +117,7 @@ func (l *Limits) shed(n int, now time.Time) {
 	}
 	l.mu.Unlock()
 	for _, c := range victims {
-		_ = c.Conn.Close()
+		c.evict()
 	}
 }
 

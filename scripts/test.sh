@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # All tests of keyfob. What is missing on this machine is skipped by name;
 # `scripts/test.sh --install` installs what it may first (as root on Debian
-# or Ubuntu: gnome-keyring, the AWS CLI, boto3, shellcheck; with npm: the
-# AWS SDK for JavaScript).
+# or Ubuntu: gnome-keyring, the AWS CLI, boto3, shellcheck and more clients;
+# with npm: the AWS SDK for JavaScript). With CI=true, on a machine that is
+# thrown away, also what nobody wants installed in passing: cloud-init, which
+# takes part in the next boot, a browser, a software TPM and HSM.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,6 +28,18 @@ install_what_is_missing() {
   /usr/bin/python3 -c 'import boto3' 2>/dev/null || want+=(python3-boto3)
   command -v shellcheck >/dev/null || want+=(shellcheck)
   command -v curl >/dev/null || want+=(curl)
+  command -v ip >/dev/null || want+=(iproute2)
+  command -v openssl >/dev/null || want+=(openssl)
+  if [ "${CI:-}" = true ]; then
+    /usr/bin/python3 -c 'import cloudinit' 2>/dev/null || want+=(cloud-init)
+    command -v ec2metadata >/dev/null || want+=(cloud-guest-utils)
+    command -v ec2-metadata >/dev/null || want+=(amazon-ec2-utils)
+    command -v chromium >/dev/null || want+=(chromium)
+    command -v softhsm2-util >/dev/null || want+=(softhsm2)
+    command -v swtpm >/dev/null || want+=(swtpm swtpm-tools)
+    command -v s3cmd >/dev/null || want+=(s3cmd)
+    command -v rclone >/dev/null || want+=(rclone)
+  fi
   if [ ${#want[@]} -gt 0 ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
       apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${want[@]}" >/dev/null ||

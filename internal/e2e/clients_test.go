@@ -55,6 +55,27 @@ func pythonHas(python string) func() string {
 	}
 }
 
+func jsFolder() string {
+	if d := os.Getenv("KEYFOB_TEST_JS"); d != "" {
+		return d
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(cache, "keyfob-test", "js")
+}
+
+func hasJS() string {
+	if m := onPath("node")(); m != "" {
+		return m
+	}
+	if _, err := os.Stat(filepath.Join(jsFolder(), "node_modules", "@aws-sdk", "client-sts")); err != nil {
+		return "there is no @aws-sdk/client-sts (scripts/test.sh --install brings it)"
+	}
+	return ""
+}
+
 var clients = []client{
 	{"AWS CLI on the path", onPath("aws"), func(w *world) []string {
 		return []string{"aws", "--endpoint-url", w.url, "--output", "text", "--query", "Arn", "sts", "get-caller-identity"}
@@ -64,15 +85,7 @@ var clients = []client{
 	}},
 	{"boto3 on the path", pythonHas("python3"), func(*world) []string { return []string{"python3", "-c", botoScript} }},
 	{"boto3 of the distribution", pythonHas("/usr/bin/python3"), func(*world) []string { return []string{"/usr/bin/python3", "-c", botoScript} }},
-	{"AWS SDK for JavaScript v3", func() string {
-		if m := onPath("node")(); m != "" {
-			return m
-		}
-		if _, err := os.Stat(filepath.Join(os.Getenv("KEYFOB_TEST_JS"), "node_modules", "@aws-sdk", "client-sts")); err != nil {
-			return "KEYFOB_TEST_JS names no folder with @aws-sdk/client-sts (scripts/test.sh --install makes one)"
-		}
-		return ""
-	}, func(*world) []string { return []string{"node", "--input-type=module", "-e", jsScript} }},
+	{"AWS SDK for JavaScript v3", hasJS, func(*world) []string { return []string{"node", "--input-type=module", "-e", jsScript} }},
 	{"AWS SDK for Go v2", func() string { return "" }, func(*world) []string {
 		return []string{os.Args[0], "-test.run=^TestGoClient$", "-test.v"}
 	}},
@@ -120,7 +133,7 @@ func goClient(args []string) int {
 func (c client) run(w *world, env ...string) result {
 	args := c.command(w)
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.path("nohome"), "TEST_STS=" + w.url, "TEST_JS=" + os.Getenv("KEYFOB_TEST_JS"),
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.path("nohome"), "TEST_STS=" + w.url, "TEST_JS=" + jsFolder(),
 		"NO_PROXY=127.0.0.1", "DBUS_SESSION_BUS_ADDRESS=unix:path=/dev/null"}, env...)
 	if root := os.Getenv("PYENV_ROOT"); root != "" {
 		cmd.Env = append(cmd.Env, "PYENV_ROOT="+root)
@@ -154,7 +167,7 @@ func TestEveryClientEveryWay(t *testing.T) {
 		{"exec", func(c client) result {
 			args := c.command(w)
 			cmd := w.command(filepath.Join(bin, "keyfob"), append([]string{"exec", "deploy", "--"}, args...)...)
-			cmd.Env = w.environ("TEST_STS="+w.url, "TEST_JS="+os.Getenv("KEYFOB_TEST_JS"), "PYENV_ROOT="+os.Getenv("PYENV_ROOT"))
+			cmd.Env = w.environ("TEST_STS="+w.url, "TEST_JS="+jsFolder(), "PYENV_ROOT="+os.Getenv("PYENV_ROOT"))
 			return w.finish(cmd)
 		}},
 	}
@@ -186,7 +199,7 @@ func TestExecReportsItsProfileWhateverElseIsSet(t *testing.T) {
 				t.Skip(why)
 			}
 			cmd := w.command(filepath.Join(bin, "keyfob"), append([]string{"exec", "deploy", "--"}, c.command(w)...)...)
-			cmd.Env = w.environ("TEST_STS="+w.url, "TEST_JS="+os.Getenv("KEYFOB_TEST_JS"), "PYENV_ROOT="+os.Getenv("PYENV_ROOT"),
+			cmd.Env = w.environ("TEST_STS="+w.url, "TEST_JS="+jsFolder(), "PYENV_ROOT="+os.Getenv("PYENV_ROOT"),
 				"AWS_ACCESS_KEY_ID=AKIAWRONGWRONGWRONG1", "AWS_SECRET_ACCESS_KEY=wrong", "AWS_PROFILE=default")
 			if r := w.finish(cmd); r.code != 0 || !strings.Contains(r.out, "assumed-role/deploy/") {
 				t.Errorf("exit %d, printed %q, %q", r.code, r.out, r.err)

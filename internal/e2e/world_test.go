@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == goClientArg {
 		os.Exit(goClient(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == jobArg {
+		os.Exit(goJob(os.Args[2:]))
+	}
 	if bin = os.Getenv(binVariable); bin != "" {
 		os.Exit(m.Run()) // one test alone, in a namespace
 	}

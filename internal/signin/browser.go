@@ -154,13 +154,3 @@ func onPath(names ...string) (string, error) {
 	}
 	return "", fmt.Errorf("%w: no browser that can be driven: %s", errNobody, howToGetOne)
 }
-
-// firstFile is the first path that is a file.
-func firstFile(paths []string) (string, error) {
-	for _, path := range paths {
-		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
-			return path, nil
-		}
-	}
-	return onPath()
-}

@@ -115,10 +115,10 @@ type samlVisit struct {
 	silent   bool // give up as soon as the person would have to do something
 
 	b      *browser
-	agent  string            // of the browser with a window
-	pages  map[string]bool   // sessions of pages
-	first  string            // session of the first page
-	opened int               // number of the command that opened url
+	agent  string          // of the browser with a window
+	pages  map[string]bool // sessions of pages
+	first  string          // session of the first page
+	opened int             // number of the command that opened url
 }
 
 // run drives one browser until it has the assertion. Errors: errRefused when

@@ -90,7 +90,7 @@ func object(raw []byte) (map[string]json.RawMessage, error) {
 		return nil, fault("printed nothing")
 	case raw[0] != '{' && bytes.IndexByte(raw, '{') > 0:
 		return nil, cred.WithHint(errors.New("prints something else before its JSON object"),
-			"its warnings and messages belong on standard error: silence them, or add 2>/dev/null where they come from there")
+			"silence what it says besides its answer, or have it say that on standard error")
 	case raw[0] != '{':
 		return nil, fault("printed no JSON object")
 	}

@@ -87,6 +87,7 @@ func tooLong() error {
 func (r *response) parse(doc []byte) error {
 	d := xml.NewDecoder(bytes.NewReader(doc))
 	var path []xml.Name
+	roots := 0
 	var attribute string // the name of the attribute that we are in
 	var text strings.Builder
 	for {
@@ -102,8 +103,10 @@ func (r *response) parse(doc []byte) error {
 		case xml.Directive:
 			return errors.New("it declares a document type, which no SAML response does")
 		case xml.StartElement:
-			if len(path) == 0 && t.Name != (xml.Name{Space: protocolNS, Local: "Response"}) {
-				return errors.New("it is XML, but not a SAML response")
+			if len(path) == 0 {
+				if roots++; roots > 1 || t.Name != (xml.Name{Space: protocolNS, Local: "Response"}) {
+					return errors.New("it is XML, but not a SAML response")
+				}
 			}
 			if len(path) == maxDepth {
 				return errors.New("its elements stand too deep in one another")
@@ -113,7 +116,7 @@ func (r *response) parse(doc []byte) error {
 			if t.Name == (xml.Name{Space: assertionNS, Local: "Attribute"}) {
 				attribute = attr(t, "Name")
 			}
-			if err := r.start(t, len(path)); err != nil {
+			if err := r.start(t); err != nil {
 				return err
 			}
 		case xml.CharData:
@@ -124,7 +127,10 @@ func (r *response) parse(doc []byte) error {
 			path = path[:len(path)-1]
 		}
 	}
-	if r.text != "" && r.assertions == 0 && !r.encrypted && r.status == "" {
+	if roots == 0 {
+		return errors.New("it is not XML")
+	}
+	if r.assertions == 0 && !r.encrypted && r.status == "" {
 		return errors.New("it is a SAML response without an assertion")
 	}
 	return nil
@@ -140,7 +146,7 @@ func attr(t xml.StartElement, name string) string {
 }
 
 // start reads an element's attributes.
-func (r *response) start(t xml.StartElement, depth int) error {
+func (r *response) start(t xml.StartElement) error {
 	var err error
 	switch t.Name {
 	case xml.Name{Space: protocolNS, Local: "StatusCode"}:

@@ -29,7 +29,7 @@ func (x *exchange) wherefrom() string {
 
 // issuer names the identity provider.
 func (x *exchange) issuer() string {
-	if x.said != nil && x.said.issuer != "" {
+	if x.said.issuer != "" {
 		return printable(x.said.issuer)
 	}
 	return "the identity provider"

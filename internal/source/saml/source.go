@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -13,7 +14,6 @@ import (
 	"keyfob/internal/cred"
 	"keyfob/internal/source/command"
 	"keyfob/profiles"
-	"time"
 )
 
 // Deps is what the sources of this package work with. Commands may be left
@@ -141,7 +141,7 @@ func (s *source) Reach(ctx context.Context) error {
 
 // Fetch gets an assertion and trades it, in one HTTP request.
 func (s *source) Fetch(ctx context.Context, in cred.Input) (cred.Credentials, error) {
-	x := &exchange{source: s, in: in}
+	x := &exchange{source: s, in: in, said: &response{}}
 	var err error
 	// What is wrong with the settings is said before a person signs in.
 	if x.policyText, x.policyARNs, err = s.policy(); err != nil {
@@ -155,6 +155,7 @@ func (s *source) Fetch(ctx context.Context, in cred.Input) (cred.Credentials, er
 		return cred.Credentials{}, err
 	}
 	if x.said, err = read(text.Reveal()); err != nil {
+		x.said = &response{}
 		return cred.Credentials{}, x.wrong(err.Error(), x.wherefrom(), x.from == fromProcess)
 	}
 	if err := x.judge(); err != nil {

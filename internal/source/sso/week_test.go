@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +24,7 @@ import (
 // are pipes to the fake AWS.
 type pipes struct {
 	conns chan net.Conn
+	dials atomic.Int32
 	once  sync.Once
 	over  chan struct{}
 }
@@ -39,6 +41,7 @@ func (p *pipes) Close() error   { p.once.Do(func() { close(p.over) }); return ni
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	p.dials.Add(1)
 	a, b := net.Pipe()
 	select {
 	case p.conns <- b:
@@ -52,6 +55,11 @@ func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 // bubble runs fn with a fake AWS in fake time. The person approves device
 // codes after think.
 func bubble(t *testing.T, spec fakeaws.SSOSpec, think time.Duration, fn func(w *world)) {
+	t.Helper()
+	networked(t, spec, think, func(w *world, _ *pipes) { fn(w) })
+}
+
+func networked(t *testing.T, spec fakeaws.SSOSpec, think time.Duration, fn func(w *world, p *pipes)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := fakeaws.New()
@@ -68,7 +76,7 @@ func bubble(t *testing.T, spec fakeaws.SSOSpec, think time.Duration, fn func(w *
 			<-ctx.Done()
 			return cred.Secret{}, ctx.Err()
 		})
-		fn(w)
+		fn(w, p)
 		w.deps.Pool.CloseIdle()
 		_ = server.Close()
 		wg.Wait()
@@ -122,6 +130,22 @@ func TestAWeek(t *testing.T) {
 			t.Errorf("asked %d times, %d refreshes, %d failures", asked, refreshes, failures)
 		}
 		w.count("reused:refresh_token", 0, "RegisterClient", 1)
+	})
+}
+
+// TestARefreshHasAConnectionOfItsOwn: an idle one may be dead after sleep,
+// and would take the one-use token with it.
+func TestARefreshHasAConnectionOfItsOwn(t *testing.T) {
+	networked(t, people(), 0, func(w *world, p *pipes) {
+		l := w.link("", dev, "ReadOnly")
+		w.ok(l)
+		w.ok(l)
+		before := p.dials.Load()
+		w.change(l, func(r *record) { r.expires = time.Now() })
+		w.ok(l)
+		if n := p.dials.Load() - before; n != 1 {
+			t.Errorf("%d new connections", n)
+		}
 	})
 }
 
