@@ -42,7 +42,7 @@ type conn struct {
 	closed       bool
 	evicted      bool          // Limits has closed it
 	gone         chan struct{} // closed then; nil until somebody waits for it
-	rest         sync.Cond // of mu: one of what resting waits for has come
+	rest         sync.Cond     // of mu: one of what resting waits for has come
 
 	caller    peer.Caller // as found when it was accepted
 	callerErr error       // why it is nobody

@@ -130,6 +130,12 @@ const (
 	MethodAnswer      = "answer"       // AnswerParams -> Empty, with prompts between
 	MethodAudit       = "audit"        // AuditParams -> AuditResult
 	MethodAuditVerify = "audit-verify" // Empty -> AuditVerifyResult
+	MethodConsole     = "console"      // ConsoleParams -> ConsoleResult
+	MethodWhoami      = "whoami"       // ProfileParams -> WhoamiResult
+	MethodMFAAdd      = "mfa-add"      // MFAParams -> MFAAddResult
+	MethodMFAList     = "mfa-list"     // Empty -> MFAListResult
+	MethodMFARemove   = "mfa-remove"   // MFAParams -> Empty
+	MethodMFACode     = "mfa-code"     // MFAParams -> MFACodeResult
 )
 
 // Empty is the Params or Result of a method that has none.
@@ -405,4 +411,69 @@ type AuditVerifyResult struct {
 	Reason string `json:"reason,omitempty"`
 	// Warnings are what is odd and no break: entries lost to a full disk.
 	Warnings []string `json:"warnings,omitempty"`
+}
+
+// ConsoleParams asks for a URL that is signed in to the AWS console as the
+// profile.
+type ConsoleParams struct {
+	Context
+	Service  string `json:"service,omitempty"`  // a service's short name: "s3"
+	Duration int64  `json:"duration,omitempty"` // seconds; 0 for AWS's default
+	SessionPolicy
+}
+
+// ConsoleResult is the URL, which is a secret for as long as it is valid (15
+// minutes): it is never logged.
+type ConsoleResult struct {
+	URL string `json:"url"`
+	// SwitchRole is a link without credentials, for a person who is signed
+	// in to the console already; "" where the profile is no role.
+	SwitchRole string `json:"switch_role,omitempty"`
+	Warning    string `json:"warning,omitempty"`
+}
+
+// WhoamiResult is who AWS says that a profile is.
+type WhoamiResult struct {
+	Profile    string   `json:"profile"`
+	ARN        string   `json:"arn"`
+	AccountID  string   `json:"account_id"`
+	Alias      string   `json:"account_alias,omitempty"`
+	UserID     string   `json:"user_id"`
+	Region     string   `json:"region,omitempty"`
+	Source     string   `json:"source"` // kind of the base of the chain
+	Expiration string   `json:"expiration,omitempty"`
+	Warnings   []string `json:"warnings"` // old keys, root, a user without MFA
+}
+
+// MFAParams names a device by its serial number or ARN, or by the profile in
+// Context whose mfa_serial it is. Seed (secret) is base32 or an otpauth URL.
+type MFAParams struct {
+	Context
+	Serial string `json:"serial,omitempty"`
+	Seed   string `json:"seed,omitempty"`
+}
+
+// MFAAddResult has two consecutive codes, which AWS wants when a virtual
+// device is enabled.
+type MFAAddResult struct {
+	Serial string   `json:"serial"`
+	Codes  []string `json:"codes"`
+}
+
+// MFAListResult lists the devices whose seeds are in the vault.
+type MFAListResult struct {
+	Devices []MFADevice `json:"devices"`
+}
+
+// MFADevice is one of them.
+type MFADevice struct {
+	Serial string `json:"serial"`
+	Added  string `json:"added,omitempty"`
+}
+
+// MFACodeResult is a code; it is good for Seconds.
+type MFACodeResult struct {
+	Serial  string `json:"serial"`
+	Code    string `json:"code"`
+	Seconds int    `json:"seconds"`
 }

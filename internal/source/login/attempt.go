@@ -169,7 +169,7 @@ func (a *attempt) keepRecord(ctx context.Context) error {
 }
 
 // errForgotten is a sign-in that a logout ended while it was refreshed.
-var errForgotten = forgotten{}
+var errForgotten error = forgotten{}
 
 type forgotten struct{}
 

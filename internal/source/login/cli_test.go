@@ -178,7 +178,7 @@ func TestBrokenFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.restart()
-	if _, err := w.source(alice).Forget(t.Context()); err != nil {
+	if err := w.logout(); err != nil {
 		t.Fatal(err)
 	}
 	w.ask.answer = nil

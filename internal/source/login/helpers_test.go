@@ -42,7 +42,6 @@ type world struct {
 	deps  Deps
 	logs  *safeBuffer
 	ask   *asker
-	cool  []string
 }
 
 func newWorld(t *testing.T) *world {
@@ -77,8 +76,7 @@ func (w *world) furnish(c awsclient.PoolConfig) {
 	log.SetOutput(w.logs)
 	log.SetLevel(logrus.TraceLevel)
 	w.ask = &asker{w: w}
-	w.deps = Deps{Store: w.store, Sessions: NewSessions(), CacheDir: filepath.Join(w.t.TempDir(), "cache"), Log: logrus.NewEntry(log), Pool: pool,
-		CoolDown: func(_ cred.LinkKey, why string) { w.cool = append(w.cool, why) }}
+	w.deps = Deps{Store: w.store, Sessions: NewSessions(), CacheDir: filepath.Join(w.t.TempDir(), "cache"), Log: logrus.NewEntry(log), Pool: pool}
 }
 
 // pipes is a listener in memory.
@@ -152,6 +150,8 @@ func (w *world) mustFetch(s *Source, how *cred.Signin) cred.Credentials {
 	}
 	return c
 }
+
+func (w *world) logout() error { return Logout(w.t.Context(), w.link(alice), w.deps) }
 
 // calls is how many requests the token endpoint had.
 func (w *world) calls() int { return w.aws.Count("CreateOAuth2Token") }
@@ -250,6 +250,7 @@ type asker struct {
 	// answer says what the person does with a question.
 	answer func(ctx context.Context, q cred.Question) (string, error)
 	asked  []cred.Question
+	ended  []error // how the contexts of browsers' questions ended
 	keys   []cred.LinkKey
 	typed  []string
 }
@@ -306,6 +307,9 @@ func (a *asker) signsIn(ctx context.Context, q cred.Question) (string, error) {
 		return codeOn(page), nil
 	}
 	<-ctx.Done()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = append(a.ended, ctx.Err())
 	return "", ctx.Err()
 }
 

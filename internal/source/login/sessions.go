@@ -1,6 +1,7 @@
 package login
 
 import (
+	"context"
 	"io"
 	"sync"
 
@@ -19,7 +20,7 @@ type Sessions struct {
 // shared is the state of one sign-in.
 type shared struct {
 	flight *flight
-	again  bool   // the next attempt asks a person
+	renew  bool   // the next attempt for a person who signs in asks
 	epoch  uint64 // raised by forget
 	// learned is who signed in where the link names nobody; told says that
 	// Deps.Learned knows.
@@ -37,6 +38,8 @@ type flight struct {
 
 	again bool // a person is asked whatever there is
 	epoch uint64
+	over  context.Context // ends with end
+	end   context.CancelFunc
 }
 
 // NewSessions returns an empty Sessions. It starts nothing.
@@ -53,16 +56,19 @@ func (x *Sessions) of(key cred.LinkKey) *shared {
 }
 
 // join returns the attempt under way, or a new one that the caller leads.
-func (x *Sessions) join(key cred.LinkKey) (f *flight, lead bool) {
+// person says that a person signs in.
+func (x *Sessions) join(key cred.LinkKey, person bool) (f *flight, lead bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e := x.of(key)
 	if e.flight != nil {
 		return e.flight, false
 	}
-	e.flight = &flight{done: make(chan struct{}), again: e.again, epoch: e.epoch}
-	e.again = false
-	return e.flight, true
+	f = &flight{done: make(chan struct{}), again: e.renew && person, epoch: e.epoch}
+	f.over, f.end = context.WithCancel(context.Background())
+	e.renew = e.renew && !person
+	e.flight = f
+	return f, true
 }
 
 // leave ends the attempt that its caller led.
@@ -70,22 +76,36 @@ func (x *Sessions) leave(key cred.LinkKey, f *flight) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.of(key).flight = nil
+	f.end()
 	close(f.done)
 }
 
-func (x *Sessions) again(key cred.LinkKey) {
+// Renew makes the next Fetch that comes with a Signin ask a person even if
+// the session of that AskKey is good (login --force). A sign-in that fails
+// leaves the session as it is.
+func (x *Sessions) Renew(key cred.LinkKey) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.of(key).again = true
+	x.of(key).renew = true
 }
 
-// forget makes attempts under way keep nothing, and returns whose sign-in it
-// was.
+func (x *Sessions) renewed(key cred.LinkKey) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.of(key).renew
+}
+
+// forget ends an attempt under way, which keeps nothing, and returns whose
+// sign-in it was.
 func (x *Sessions) forget(key cred.LinkKey, arn string) string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e := x.of(key)
 	e.epoch++
+	e.renew = false
+	if e.flight != nil {
+		e.flight.end()
+	}
 	if arn == "" {
 		arn = e.learned
 	}

@@ -10,6 +10,8 @@ import (
 	"errors"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/signin/types"
@@ -66,19 +68,14 @@ func (g *grant) address(base *url.URL) string {
 // returns its credentials.
 func (a *attempt) signIn(ctx context.Context) (cred.Credentials, error) {
 	none := cred.Credentials{}
-	var g *grant
-	var code string
+	var x *session
 	err := errNoBrowser
 	if how := a.in.Signin; how == nil || !how.Remote && !how.Device {
-		g, code, err = a.browser(ctx)
+		x, err = a.browser(ctx)
 	}
 	if errors.Is(err, errNoBrowser) {
-		g, code, err = a.remote(ctx)
+		x, err = a.remote(ctx)
 	}
-	if err != nil {
-		return none, err
-	}
-	x, err := a.redeem(ctx, g, code)
 	if err != nil {
 		return none, err
 	}
@@ -125,78 +122,103 @@ func (a *attempt) question(kind, address string) cred.Question {
 	return cred.Question{Kind: kind, Profile: a.in.Profile, Text: text, URL: address}
 }
 
+// askContext is the context of a question that the person answers elsewhere.
+// An Asker is told no more than that it ended. It takes the end of a time
+// limit for a person who let the question pass, which is how a sign-in that
+// failed in the browser has to count: whoever tries again at once would open
+// one page after another.
+type askContext struct {
+	context.Context
+	failed *atomic.Bool
+}
+
+func (c askContext) Err() error {
+	err := c.Context.Err()
+	if err != nil && c.failed.Load() {
+		return context.DeadlineExceeded
+	}
+	return err
+}
+
 // browser signs in in a browser of this machine, which the page sends back to
 // us. errNoBrowser where none can be opened.
-func (a *attempt) browser(ctx context.Context) (*grant, string, error) {
+func (a *attempt) browser(ctx context.Context) (x *session, err error) {
 	back, err := loopback.Listen(0)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	defer func() { _ = back.Close() }()
 	back.Log = a.d.Log
 	g, err := newGrant(sameDevice, back.RedirectURI())
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 
-	// Both end when either does: the answer comes by the one or the other.
-	ctx2, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type outcome struct {
-		answer cred.Secret
-		err    error
-	}
-	asked := make(chan outcome, 1)
-	go func() {
-		answer, err := a.in.Ask.Ask(ctx2, a.key, a.question(cred.AskBrowser, g.address(a.base)))
-		if err != nil || answer.Equal(cred.NewSecret(cred.AnswerNoBrowser)) {
-			cancel()
+	// The person's answer comes to the listener, or the Asker says that there
+	// will be none, which ends the waiting.
+	waiting, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	asking, over := context.WithCancel(ctx)
+	var failed atomic.Bool
+	var asker sync.WaitGroup
+	asker.Go(func() {
+		answer, err := a.in.Ask.Ask(askContext{asking, &failed}, a.key, a.question(cred.AskBrowser, g.address(a.base)))
+		switch {
+		case err != nil && asking.Err() == nil:
+			stop(&askFailure{err})
+		case err == nil && answer.Equal(cred.NewSecret(cred.AnswerNoBrowser)):
+			stop(errNoBrowser)
 		}
-		asked <- outcome{answer, err}
+	})
+	defer asker.Wait()
+	defer func() {
+		failed.Store(err != nil && context.Cause(waiting) == nil)
+		over()
 	}()
-	values, err := back.Wait(ctx2, g.state)
-	cancel()
-	o := <-asked
+
+	values, err := back.Wait(waiting, g.state)
 	var said *loopback.AnswerError
+	var asked *askFailure
 	switch {
 	case err == nil:
-		return g, values.Get("code"), nil
+		return a.redeem(ctx, g, values.Get("code"))
 	case errors.Is(err, loopback.ErrRefused):
-		const why = "refused in the browser"
-		if a.d.CoolDown != nil {
-			a.d.CoolDown(a.key, why)
-		}
-		return nil, "", a.personError(cred.AskBrowser, "the sign-in was "+why)
+		return nil, a.personError(cred.AskBrowser, "the sign-in was refused in the browser")
 	case errors.As(err, &said):
-		return nil, "", a.refused(said.Error(), "keyfob login "+a.in.Profile+" to try again", err)
+		return nil, a.refused(said.Error(), "keyfob login "+a.in.Profile+" to try again", err)
+	case errors.As(context.Cause(waiting), &asked):
+		return nil, a.askerError(asked.err)
+	case errors.Is(context.Cause(waiting), errNoBrowser):
+		return nil, errNoBrowser
 	case ctx.Err() != nil:
-		return nil, "", late(ctx, a.Source, a.in)
-	case o.err != nil && !errors.Is(o.err, context.Canceled):
-		return nil, "", a.askerError(o.err)
-	case o.answer.Equal(cred.NewSecret(cred.AnswerNoBrowser)):
-		return nil, "", errNoBrowser
+		return nil, late(ctx, a.Source, a.in)
 	}
-	return nil, "", err
+	return nil, err
 }
 
+// askFailure is the Asker's error on its way to who waits for the browser.
+type askFailure struct{ err error }
+
+func (f *askFailure) Error() string { return f.err.Error() }
+
 // remote signs in in any browser; the person carries the code here.
-func (a *attempt) remote(ctx context.Context) (*grant, string, error) {
+func (a *attempt) remote(ctx context.Context) (*session, error) {
 	g, err := newGrant(crossDevice, a.base.JoinPath(confirmationPath).String())
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	pasted, err := a.in.Ask.Ask(ctx, a.key, a.question(cred.AskCode, g.address(a.base)))
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return nil, "", late(ctx, a.Source, a.in)
+		return nil, late(ctx, a.Source, a.in)
 	case err != nil:
-		return nil, "", a.askerError(err)
+		return nil, a.askerError(err)
 	}
 	code, why := codeOf(pasted, g.state)
 	if why != "" {
-		return nil, "", a.refused(why, "keyfob login "+a.in.Profile+" --remote opens a new page", &wrongCode{why})
+		return nil, a.refused(why, "keyfob login "+a.in.Profile+" --remote opens a new page", &wrongCode{why})
 	}
-	return g, code, nil
+	return a.redeem(ctx, g, code)
 }
 
 // codeOf reads what the page showed: base64 of state=…&code=…. why says what
@@ -280,12 +302,9 @@ func (a *attempt) askerError(err error) error {
 		return err
 	}
 	c := *ie
-	begin := "cannot get credentials for " + a.in.Profile + ": "
-	rest, _ := strings.CutPrefix(c.Message, begin)
-	if rest, _ = strings.CutPrefix(rest, "a person must act"); rest == c.Message || rest == "" {
-		rest = ""
-	}
-	c.Message = begin + a.why + rest
+	// What the Asker says after "a person must act" is why nobody answered.
+	_, rest, _ := strings.Cut(c.Message, "a person must act")
+	c.Message = "cannot get credentials for " + a.in.Profile + ": " + a.why + rest
 	return &c
 }
 

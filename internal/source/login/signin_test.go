@@ -146,8 +146,8 @@ func TestRefusedInTheBrowser(t *testing.T) {
 	s := w.source(alice)
 	_, err := w.fetch(s, nil)
 	e := needsPerson(t, err, "refused in the browser")
-	if e.Key != s.AskKey() || len(w.cool) != 1 || w.calls() != 0 || w.store.has(recordName(alice)) {
-		t.Errorf("%+v, cool-down %q", e, w.cool)
+	if e.Key != s.AskKey() || len(w.ask.ended) != 1 || !errors.Is(w.ask.ended[0], context.DeadlineExceeded) || w.calls() != 0 || w.store.has(recordName(alice)) {
+		t.Errorf("%+v, the question ended with %v", e, w.ask.ended)
 	}
 }
 
@@ -209,7 +209,10 @@ func TestSignInAgainKeepsWhatThereIs(t *testing.T) {
 	s := w.source(alice)
 	first := w.mustFetch(s, nil)
 	w.aws.SetSignIn(fakeaws.SignInLogin, fakeaws.SignInDeny)
-	s.SignInAgain()
+	w.deps.Sessions.Renew(s.AskKey())
+	if c := w.mustFetch(w.source(alice), nil); c.AccessKeyID != first.AccessKeyID {
+		t.Error("who does not sign in is disturbed")
+	}
 	if _, err := w.fetch(s, &cred.Signin{}); err == nil {
 		t.Fatal("nobody was asked")
 	}
@@ -217,8 +220,8 @@ func TestSignInAgainKeepsWhatThereIs(t *testing.T) {
 		t.Error("what there was is lost")
 	}
 	w.aws.SetSignIn(fakeaws.SignInLogin, fakeaws.SignInAuto)
-	s.SignInAgain()
-	if c := w.mustFetch(s, &cred.Signin{}); c.AccessKeyID == first.AccessKeyID || w.ask.kinds() != "browser browser browser" {
+	w.deps.Sessions.Renew(s.AskKey())
+	if c := w.mustFetch(s, &cred.Signin{}); c.AccessKeyID == first.AccessKeyID || w.ask.kinds() != "browser browser browser" || !errors.Is(w.ask.ended[2], context.Canceled) {
 		t.Errorf("asked %s", w.ask.kinds())
 	}
 }
@@ -474,8 +477,8 @@ func TestTheLeaderLeaves(t *testing.T) {
 	defer cancel()
 	w.ask.answer = func(ctx context.Context, _ cred.Question) (string, error) { <-ctx.Done(); return "", ctx.Err() }
 	s := w.source(alice)
-	s.SignInAgain()
-	_, err := s.Fetch(ctx, w.input(nil))
+	w.deps.Sessions.Renew(s.AskKey())
+	_, err := s.Fetch(ctx, w.input(&cred.Signin{}))
 	needsPerson(t, err, "time limit")
 }
 
@@ -484,8 +487,11 @@ func TestForget(t *testing.T) {
 	w.ask.answer = w.ask.signsIn
 	s := w.source(alice)
 	w.mustFetch(s, nil)
-	if left, err := s.Forget(t.Context()); left || err != nil || w.store.has(recordName(alice)) {
-		t.Errorf("%v %v", left, err)
+	if err := w.logout(); err != nil || w.store.has(recordName(alice)) {
+		t.Error(err)
+	}
+	if err := w.logout(); err != nil {
+		t.Error(err)
 	}
 	w.ask.answer = nil
 	_, err := w.fetch(s, nil)
@@ -494,16 +500,26 @@ func TestForget(t *testing.T) {
 	w.ask.answer = w.ask.signsIn
 	w.store.putting = func(string) error {
 		w.store.putting = nil
-		_, err := s.Forget(t.Context())
-		return err
+		return w.logout()
 	}
 	if _, err := w.fetch(s, nil); !errors.Is(err, cred.ErrUnavailable) || w.store.has(recordName(alice)) {
 		t.Errorf("%v", err)
 	}
+	// A logout while a page is open.
+	w.ask.answer = func(ctx context.Context, _ cred.Question) (string, error) {
+		if err := w.logout(); err != nil {
+			t.Error(err)
+		}
+		<-ctx.Done()
+		return "", ctx.Err()
+	}
+	if _, err := w.fetch(s, nil); !errors.Is(err, cred.ErrUnavailable) {
+		t.Error(err)
+	}
 	// The CLI's session is not ours to end.
 	path := w.cliLogin(nil, time.Hour)
-	if left, err := s.Forget(t.Context()); !left || err != nil {
-		t.Errorf("%v %v", left, err)
+	if err := w.logout(); err != nil || !strings.Contains(w.logs.String(), "aws logout") {
+		t.Error(err)
 	}
 	w.readFile(path)
 }

@@ -27,10 +27,7 @@ type Deps struct {
 	// called after the session is in the vault, and again by a later Fetch
 	// where it fails.
 	Learned func(ctx context.Context, profile, arn string) error
-	// CoolDown is told that a person refused in the browser, where the Asker
-	// can't see it: the sign-in is not asked for again for a while.
-	CoolDown func(key cred.LinkKey, why string)
-	Log      *logrus.Entry
+	Log     *logrus.Entry
 	// Pool shares connections and clock offsets between all sources of a
 	// daemon; with nil each call makes and closes its own connection.
 	Pool *awsclient.Pool
@@ -110,23 +107,28 @@ func (s *Source) Reach(ctx context.Context) error {
 	return s.d.Pool.Reach(ctx, u)
 }
 
-// SignInAgain makes the next Fetch of the sign-in ask a person whatever there
-// is (login --force). Until the person has signed in, what there is stays.
-func (s *Source) SignInAgain() { s.d.Sessions.again(s.key) }
-
-// Forget forgets the sign-in (logout): the session in the vault, and what is
-// remembered of refused ones. The AWS CLI's cache is not ours and stays; left
-// reports that it still has this session, which `aws logout` ends. A sign-in
-// under way is not kept.
-func (s *Source) Forget(ctx context.Context) (left bool, err error) {
+// Logout forgets the sign-in of a link, for all profiles that share it: the
+// session in the vault, and what is remembered of refused ones. What is under
+// way ends. AWS has no call that ends such a session; and the AWS CLI's cache
+// is not ours: a session there stays, and is used, until `aws logout`.
+func Logout(ctx context.Context, link profiles.Link, d Deps) error {
+	src, err := New(link, d)
+	if err != nil {
+		return err
+	}
+	s := src.(*Source)
 	arn := s.d.Sessions.forget(s.key, s.arn)
 	if arn == "" {
-		return false, nil
+		return nil
 	}
 	if err := s.d.Store.Delete(ctx, recordName(arn)); err != nil && !errors.Is(err, cred.ErrNotFound) {
-		return false, &storeError{doing: "forget the console sign-in " + printable(arn), err: err}
+		return &storeError{doing: "forget the console sign-in " + printable(arn), err: err}
 	}
-	return s.d.hasCLI(arn), nil
+	if s.d.hasCLI(arn) {
+		s.d.Log.WithFields(logrus.Fields{"profile": link.Profile, "login_session": printable(arn)}).
+			Info("the AWS CLI still has a session: aws logout ends it")
+	}
+	return nil
 }
 
 // Fetch makes one attempt: credentials that still last long enough, new ones
@@ -138,13 +140,9 @@ func (s *Source) Fetch(ctx context.Context, in cred.Input) (cred.Credentials, er
 		not = *id
 	}
 	for {
-		f, lead := s.d.Sessions.join(s.key)
+		f, lead := s.d.Sessions.join(s.key, in.Signin != nil)
 		if lead {
-			func() {
-				defer s.d.Sessions.leave(s.key, f) // also where the attempt panics
-				f.err = errAttempt
-				f.access, f.asker, f.err = s.attempt(ctx, in, f, not)
-			}()
+			s.lead(ctx, in, f, not)
 			return s.give(f)
 		}
 		select {
@@ -153,6 +151,8 @@ func (s *Source) Fetch(ctx context.Context, in cred.Input) (cred.Credentials, er
 			return cred.Credentials{}, late(ctx, s, in)
 		}
 		switch {
+		case in.Signin != nil && s.d.Sessions.renewed(s.key):
+			// A person comes to sign in again, and the others did not.
 		case f.err == nil && f.access.AccessKeyID == not:
 			// The others were content with what this link wants replaced.
 		case f.err != nil && (f.asker || errors.Is(f.err, context.Canceled) || errors.Is(f.err, errAttempt)):
@@ -160,6 +160,19 @@ func (s *Source) Fetch(ctx context.Context, in cred.Input) (cred.Credentials, er
 		default:
 			return s.give(f)
 		}
+	}
+}
+
+// lead makes the attempt f.
+func (s *Source) lead(ctx context.Context, in cred.Input, f *flight, not string) {
+	defer s.d.Sessions.leave(s.key, f) // also where the attempt panics
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(f.over, func() { cancel(errForgotten) })()
+	f.err = errAttempt
+	f.access, f.asker, f.err = s.attempt(ctx, in, f, not)
+	if f.err != nil && context.Cause(ctx) == errForgotten {
+		f.err = errForgotten
 	}
 }
 

@@ -250,7 +250,9 @@ func (s *instance) bad(why string) error {
 	return e
 }
 
-func (s *instance) status(status int) *cred.UpstreamError { return statusFailure(s.link, service, status) }
+func (s *instance) status(status int) *cred.UpstreamError {
+	return statusFailure(s.link, service, status)
+}
 
 func (s *instance) unanswered(ctx context.Context, call *session, err error) error {
 	return unanswered(ctx, s.link, service, call, err)

@@ -104,7 +104,7 @@ func TestDevicePace(t *testing.T) {
 		}
 
 		w.idp.polled, w.idp.polls = nil, nil
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Minute)
 		defer cancel()
 		_, err = w.source(w.link()).Fetch(ctx, cred.Input{Profile: "asked", Ask: w.ask, Signin: &cred.Signin{Device: true}})
 		wants(t, err, "the code ABCD-EFGH expired before anybody used it")

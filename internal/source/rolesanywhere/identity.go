@@ -148,6 +148,9 @@ func (id *identity) arrange(certs, more []*x509.Certificate) {
 	}
 	at = max(at, 0)
 	id.leaf = certs[at]
+	if t, ok := id.signer.(*tokenSigner); ok {
+		t.leaf = id.leaf.PublicKey
+	}
 	var rest []*x509.Certificate
 	for i, c := range certs {
 		if i != at {

@@ -30,7 +30,7 @@ type Deps struct {
 	// sources of a daemon; nil gives each source its own view of them.
 	Devices *Devices
 	// TPM is the device or Unix socket of the TPM 2.0, "" for DefaultTPM.
-	// On Windows only a socket can be named: else the system's TPM is used.
+	// Windows has one TPM, and no name for it.
 	TPM string
 	// PKCS11Module is the PKCS #11 module of URIs without a module-path, ""
 	// for p11-kit's, which knows the modules that are installed.

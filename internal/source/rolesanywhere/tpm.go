@@ -139,4 +139,3 @@ func (t *tpmSigner) failed(ctx context.Context, device, what string, pass cred.S
 	}
 	return e
 }
-

@@ -25,7 +25,7 @@ type answer struct {
 
 func main() {
 	if len(os.Args) < 3 {
-		fmt.Fprintln(os.Stderr, "usage: probe imds URL | get URL [HEADER VALUE] | put URL HEADER VALUE | control SOCKET PROFILE | read FILE | run PROGRAM …")
+		fmt.Fprintln(os.Stderr, "usage: probe imds URL | get URL [HEADER VALUE] | put URL HEADER VALUE | control SOCKET PROFILE ENDPOINT | read FILE | run PROGRAM …")
 		os.Exit(2)
 	}
 	a := os.Args[2:]
@@ -37,7 +37,7 @@ func main() {
 	case "put":
 		show(ask("PUT", a[0], a[1:]))
 	case "control":
-		show(control(a[0], a[1]))
+		show(control(a[0], a[1], a[2]))
 	case "read":
 		b, err := os.ReadFile(a[0])
 		show(answer{Body: string(b), Err: text(err)})
@@ -100,15 +100,15 @@ func imds(base string) answer {
 }
 
 // control asks on the control socket for a profile's credentials, as keyfob
-// would.
-func control(socket, profile string) answer {
+// would in an environment with this AWS_ENDPOINT_URL.
+func control(socket, profile, endpoint string) answer {
 	c, err := net.DialTimeout("unix", socket, 5*time.Second)
 	if err != nil {
 		return answer{Err: err.Error()}
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-	_, err = fmt.Fprintf(c, "{\"keyfob\":1}\n{\"id\":1,\"method\":\"credentials\",\"params\":{\"context\":{\"profile\":%q,\"named\":true},\"via\":\"credential-process\"}}\n", profile)
+	_, err = fmt.Fprintf(c, "{\"keyfob\":1}\n{\"id\":1,\"method\":\"credentials\",\"params\":{\"profile\":%q,\"named\":true,\"env\":{\"AWS_ENDPOINT_URL\":%q},\"via\":\"credential-process\"}}\n", profile, endpoint)
 	r := bufio.NewReader(c)
 	a := answer{Err: text(err)}
 	for {
