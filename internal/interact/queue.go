@@ -200,6 +200,9 @@ func (q *Queue) join(key cred.LinkKey, question cred.Question) (*interaction, er
 		}}
 		q.all[key] = it
 	}
+	// What was recorded while nobody was there may be stale: the address of
+	// a sign-in whose listener has closed.
+	it.Kind, it.Profile, it.Question = question.Kind, question.Profile, question
 	it.Expires = now.Add(q.expiry)
 	if c, ok := q.cool[key]; ok {
 		left := c.until.Sub(now).Round(time.Second)

@@ -230,6 +230,27 @@ func TestNobodyThere(t *testing.T) {
 	})
 }
 
+// TestTheLatestQuestionIsAsked: what was recorded while nobody was there, a
+// page whose listener has closed, is not what the next person is shown.
+func TestTheLatestQuestionIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		first, second := question("p"), question("p")
+		first.URL, second.URL = "http://first.test", "http://second.test"
+		if _, err := q.Ask(t.Context(), keyA, first); err == nil {
+			t.Fatal("somebody was there")
+		}
+		var shown string
+		defer q.Attach([]cred.LinkKey{keyA}, &person{answer: func(_ context.Context, p Pending) (cred.Secret, error) {
+			shown = p.Question.URL
+			return cred.NewSecret("x"), nil
+		}})()
+		if _, err := q.Ask(t.Context(), keyA, second); err != nil || shown != second.URL {
+			t.Errorf("%v, shown %q", err, shown)
+		}
+	})
+}
+
 func TestPendingExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(Config{Expiry: time.Minute})

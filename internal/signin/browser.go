@@ -128,7 +128,7 @@ func (b *browser) failure(ctx context.Context, driven bool) error {
 		return errRefused
 	case driven:
 		return fmt.Errorf("%s ended by itself (%s)", b.name, b.cmd.ProcessState)
-	case os.Geteuid() == 0 && !slices.Contains(b.cmd.Args, "--no-sandbox"):
+	case code != 0 && os.Geteuid() == 0 && !slices.Contains(b.cmd.Args, "--no-sandbox"):
 		return fmt.Errorf("%w: %s does not start (%s): for root it needs browser.args = [\"--no-sandbox\"]", errNobody, b.name, b.cmd.ProcessState)
 	}
 	return fmt.Errorf("%w: %s does not start (%s)", errNobody, b.name, b.cmd.ProcessState)

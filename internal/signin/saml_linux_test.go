@@ -10,8 +10,8 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -20,6 +20,7 @@ import (
 	"unicode/utf16"
 
 	cdpbrowser "github.com/chromedp/cdproto/browser"
+	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
 	"keyfob/internal/fakeaws"
@@ -123,7 +124,53 @@ func TestSAMLCookiesLast(t *testing.T) {
 	if !strings.Contains(third.errs, "there is no desktop session") || third.took > silentLimit {
 		t.Errorf("%q after %s", third.errs, third.took)
 	}
-	t.Logf("by form %s, by cookie %s, given up %s", "-", second.took.Round(10*time.Millisecond), third.took.Round(10*time.Millisecond))
+	t.Logf("by cookie %s, given up %s", second.took.Round(10*time.Millisecond), third.took.Round(10*time.Millisecond))
+}
+
+// On a desktop the person gets a window, also where the try without one
+// came to nothing; closing it is a refusal.
+func TestSAMLInAWindow(t *testing.T) {
+	p := newPerson(t)
+	p.screen()
+	aws, idp := provider(t, fakeaws.SignInForm, nil)
+	page := idp + "/saml/idp/idp"
+	window := func(q *samlRequest) { q.Headless = false; withPort(q) }
+	forget := func() { _ = os.Remove(filepath.Join(p.data, "DevToolsActivePort")) }
+	signIn := []chromedp.Action{chromedp.SendKeys("#username", "bob"), chromedp.SendKeys("#password", fakeaws.SignInPassword), chromedp.Click("#submit")}
+	v := p.start(p.request(page, idp+"/saml", window))
+	p.hands(page, signIn...)
+	r := v.end()
+	t.Log(r.took)
+	p.nowhere(r.assertion(t))
+	// Nothing is asked.
+	r = p.signIn(p.request(page, idp+"/saml", window))
+	t.Log(r.took)
+	p.nowhere(r.assertion(t))
+	aws.ForgetLogins()
+	forget()
+	v = p.start(p.request(page, idp+"/saml", window))
+	p.eventually("the window is there", p.windowed)
+	t.Log(time.Since(v.begin))
+	// The browser without a window had a port as well; its file goes when
+	// this one starts.
+	p.hands(page, cdppage.Close())
+	t.Log(time.Since(v.begin))
+	r = v.end()
+	t.Log(r.took)
+	if r.code != exitDone || r.out != "{\"refused\":true}\n" {
+		t.Errorf("%+v", r)
+	}
+}
+
+// windowed reports whether a browser with a window runs.
+func (p *person) windowed() bool {
+	for _, pid := range p.browsers() {
+		b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+		if bytes.Contains(b, []byte("--remote-debugging-pipe")) && !bytes.Contains(b, []byte("--headless")) && !bytes.Contains(b, []byte("--type=")) {
+			return true
+		}
+	}
+	return false
 }
 
 // Without a desktop, and without a browser that was ever here, nothing is
@@ -255,7 +302,7 @@ func TestSAMLClosedByThePerson(t *testing.T) {
 	_, idp := provider(t, fakeaws.SignInClick, nil)
 	page := idp + "/saml/idp/idp"
 	for name, actions := range map[string][]chromedp.Action{
-		"page":           {browserClosePage()},
+		"page":           {cdppage.Close()},
 		"program":        {cdpbrowser.Close()},
 		"denied program": {chromedp.Click("#deny"), chromedp.WaitVisible("#note"), cdpbrowser.Close()},
 	} {
@@ -274,10 +321,6 @@ func TestSAMLClosedByThePerson(t *testing.T) {
 		p.hands(page, chromedp.Click("#allow"))
 		v.end().assertion(t)
 	})
-}
-
-func browserClosePage() chromedp.Action {
-	return chromedp.Evaluate(`window.close()`, nil)
 }
 
 // The time limit, a signal, and Ctrl-C end the browser.
@@ -383,11 +426,12 @@ func TestSAMLWithoutABrowser(t *testing.T) {
 		t.Errorf("%q", r.errs)
 	}
 	// One that says nothing.
-	d.program("chromium", "sleep 100 & echo $! >"+d.dir+"/pid; wait")
+	d.program("chromium", "/bin/sleep 100 & echo $! >"+d.dir+"/pid; wait")
 	r = d.run("saml", strings.Replace(request, `"timeout_seconds":10`, `"headless":true,"timeout_seconds":1`, 1))
 	r.want(t, exitFailed, "")
-	if pid := strings.TrimSpace(d.file("pid")); pid == "" || exec.Command("kill", "-0", pid).Run() == nil {
-		t.Errorf("its child %q lives", pid)
+	pid := strings.TrimSpace(d.file("pid"))
+	if b, err := os.ReadFile("/proc/" + pid + "/stat"); pid == "" || err == nil && !bytes.Contains(b, []byte(") Z ")) {
+		t.Errorf("its child %q lives: %s", pid, b)
 	}
 }
 

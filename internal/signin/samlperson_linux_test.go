@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -58,13 +59,20 @@ func newPerson(t *testing.T) *person {
 	return p
 }
 
-// browsers are the processes with this test's directory in their arguments.
+// browsers are the processes of this test's browsers: its directory is in
+// their arguments, or in their environment.
 func (p *person) browsers() []int {
 	var pids []int
-	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, f := range files {
-		if b, err := os.ReadFile(f); err == nil && bytes.Contains(b, []byte(p.data)) {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		exe, err := os.Readlink(dir + "/exe")
+		if err != nil || !strings.Contains(exe, "chrom") {
+			continue
+		}
+		args, _ := os.ReadFile(dir + "/cmdline")
+		env, _ := os.ReadFile(dir + "/environ")
+		if bytes.Contains(args, []byte(p.dir)) || bytes.Contains(env, []byte("DIR="+p.dir)) {
+			pid, _ := strconv.Atoi(filepath.Base(dir))
 			pids = append(pids, pid)
 		}
 	}
@@ -197,6 +205,35 @@ func (p *person) hands(url string, actions ...chromedp.Action) {
 	if err := chromedp.Run(page, actions...); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// screen gives the session a display that nobody sees.
+func (p *person) screen() {
+	p.t.Helper()
+	path, err := exec.LookPath("Xvfb")
+	if err != nil {
+		p.t.Skip("skipped: Xvfb is not installed")
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	cmd := exec.Command(path, "-displayfd", "3", "-screen", "0", "1024x768x24", "-nolisten", "tcp")
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // the death signal comes when the thread ends
+	p.t.Cleanup(runtime.UnlockOSThread)
+	if err := cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait(); _ = r.Close() })
+	_ = w.Close()
+	var b [16]byte
+	n, err := r.Read(b[:])
+	if err != nil {
+		p.t.Fatal("Xvfb gives no display")
+	}
+	p.set("DISPLAY=:" + strings.TrimSpace(string(b[:n])))
 }
 
 func provider(t *testing.T, mode fakeaws.SignInMode, change func(*fakeaws.SAMLSpec)) (*fakeaws.Server, string) {

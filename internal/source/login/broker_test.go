@@ -92,6 +92,7 @@ func TestThroughTheBroker(t *testing.T) {
 	w.aws.SetSignIn(fakeaws.SignInLogin, fakeaws.SignInAuto)
 	for _, k := range keys {
 		queue.Reset(k)
+		queue.Cancel(k)
 	}
 	b.Wake("")
 	for i := range 50 {

@@ -317,7 +317,7 @@ func TestAFileThatCannotBeWritten(t *testing.T) {
 		}
 		_, err := w.fetch(w.source(alice), nil)
 		if !errors.Is(err, cred.ErrUnavailable) || w.calls() != 0 || cred.HintOf(err) == "" {
-			t.Errorf("%v, %d calls", err, w.calls())
+			t.Fatalf("%v, %d calls", err, w.calls())
 		}
 		line(t, err.Error())
 		return
@@ -330,7 +330,7 @@ func TestAFileThatCannotBeWritten(t *testing.T) {
 	defer func() { _ = os.Chmod(w.deps.CacheDir, 0o700) }()
 	_, err := w.fetch(w.source(alice), nil)
 	if !errors.Is(err, cred.ErrUnavailable) || w.calls() != 0 || cred.HintOf(err) == "" {
-		t.Errorf("%v, %d calls", err, w.calls())
+		t.Fatalf("%v, %d calls", err, w.calls())
 	}
 	line(t, err.Error())
 }

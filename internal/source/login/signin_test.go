@@ -224,6 +224,22 @@ func TestSignInAgainKeepsWhatThereIs(t *testing.T) {
 	if c := w.mustFetch(s, &cred.Signin{}); c.AccessKeyID == first.AccessKeyID || w.ask.kinds() != "browser browser browser" || !errors.Is(w.ask.ended[2], context.Canceled) {
 		t.Errorf("asked %s", w.ask.kinds())
 	}
+	// A refresh that is under way for others does not stand in for it.
+	w.aws.SetLatency("CreateOAuth2Token", 50*time.Millisecond)
+	calls := w.calls()
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = s.Fetch(t.Context(), w.input(nil)) })
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := w.aws.Wait(ctx, "CreateOAuth2Token", calls+1); err != nil {
+		t.Fatal(err)
+	}
+	w.deps.Sessions.Renew(s.AskKey())
+	w.mustFetch(s, &cred.Signin{})
+	wg.Wait()
+	if w.ask.kinds() != "browser browser browser browser" {
+		t.Errorf("asked %s", w.ask.kinds())
+	}
 }
 
 // TestADayInTheLife: fetched as the broker does, a session is refreshed in

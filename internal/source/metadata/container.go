@@ -103,8 +103,9 @@ func (s *container) Reach(ctx context.Context) error { return s.c.reach(ctx) }
 func (s *container) Upstream() string { return s.c.upstream() }
 
 // Fetch makes one request. Errors: *cred.UpstreamError, Refused where the
-// service says no; one that Is cred.ErrConfig for a token file that can't be
-// read; the context's when that was cancelled.
+// service says no (a wrong token is none: the file may be about to change);
+// one that Is cred.ErrConfig where the address may not be asked; the
+// context's when that was cancelled.
 func (s *container) Fetch(ctx context.Context, _ cred.Input) (cred.Credentials, error) {
 	token, err := s.authorization()
 	if err != nil {
@@ -186,8 +187,7 @@ func (s *container) authorization() (cred.Secret, error) {
 }
 
 func (s *container) badFile(path, why string) error {
-	e := failure(s.link, containerService, "the token file "+path+" ("+envTokenFile+") can't be used: "+why, "")
-	return e
+	return failure(s.link, containerService, "the token file "+path+" ("+envTokenFile+") can't be used: "+why, "")
 }
 
 func headerText(s string) bool {

@@ -99,7 +99,8 @@ func (s *instance) Upstream() string { return s.c.upstream() }
 
 // Fetch asks for a token, the role's name and its credentials. Errors:
 // *cred.UpstreamError, Refused where the instance has no role or says no;
-// the context's when that was cancelled.
+// one that Is cred.ErrConfig where the address is keyfob's own; the context's
+// when that was cancelled.
 func (s *instance) Fetch(ctx context.Context, _ cred.Input) (cred.Credentials, error) {
 	call := s.c.open()
 	defer call.close()
@@ -134,7 +135,7 @@ func (s *instance) token(ctx context.Context, call *session) ([]string, error) {
 	if err != nil {
 		e := s.unanswered(ctx, call, err)
 		var u *cred.UpstreamError
-		if errors.As(e, &u) && !u.Refused && !errors.Is(e, cred.ErrConfig) {
+		if errors.As(e, &u) {
 			u.Help = "keyfobd must run on an EC2 instance; in a container there, its HttpPutResponseHopLimit must be 2 or more"
 		}
 		return nil, e

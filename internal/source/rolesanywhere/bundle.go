@@ -103,7 +103,7 @@ func (p *parser) readBlock(block *pem.Block) error {
 }
 
 func (p *parser) certificate(der []byte) error {
-	c, err := x509.ParseCertificate(der)
+	c, err := x509.ParseCertificate(bytes.Clone(der)) // which keeps what it is given
 	if err != nil {
 		return p.at.unusable("a certificate in it can't be read: "+printable(strings.TrimPrefix(err.Error(), "x509: ")), "")
 	}
@@ -211,7 +211,7 @@ func (p *parser) readDER(raw []byte) error {
 	if rest, err := asn1.Unmarshal(raw, &outer); err != nil || len(rest) > 0 || outer.Tag != asn1.TagSequence || !outer.IsCompound {
 		return p.at.unusable("it is neither PEM nor DER nor PKCS #12", "")
 	}
-	if certs, err := x509.ParseCertificates(raw); err == nil {
+	if certs, err := x509.ParseCertificates(bytes.Clone(raw)); err == nil {
 		p.b.certs = certs
 		return nil
 	}
@@ -236,6 +236,7 @@ func (p *parser) readDER(raw []byte) error {
 // readPKCS12 tries without a passphrase first: then the vault may stay
 // locked.
 func (p *parser) readPKCS12(raw []byte) error {
+	raw = bytes.Clone(raw) // certificates may keep it
 	key, leaf, more, err := pkcs12.DecodeChain(raw, "")
 	p.b.plainKey = err == nil && p.wantKey
 	if errors.Is(err, pkcs12.ErrIncorrectPassword) || errors.Is(err, pkcs12.ErrDecryption) {

@@ -110,7 +110,7 @@ func (c *call) untrusted(f awsclient.Failure) (text, help string) {
 	check = append(check, "the trust anchor must hold the certificate of "+printable(last.Issuer.String())+
 		", or "+settingChain+" the intermediates up to the one that it holds ("+sent(len(c.id.chain))+")")
 	if n := len(c.id.unused); n > 0 {
-		check = append(check, fmt.Sprintf("%d other certificates at hand have issued none of these", n))
+		check = append(check, fmt.Sprintf("certificates beside these that have issued none of them, or were too many: %d", n))
 	}
 	if !leaf.BasicConstraintsValid {
 		check = append(check, "the certificate has no basic constraints (CA:FALSE)")

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -168,7 +169,7 @@ func chain(leaf *x509.Certificate, pool []*x509.Certificate) (sent, unused []*x5
 	seen := map[string]bool{string(leaf.Raw): true}
 	var left []*x509.Certificate
 	for _, c := range pool {
-		if !seen[string(c.Raw)] && !bytes.Equal(c.RawIssuer, c.RawSubject) {
+		if !seen[string(c.Raw)] && !selfSigned(c) {
 			left = append(left, c)
 		}
 		seen[string(c.Raw)] = true
@@ -198,6 +199,17 @@ func chain(leaf *x509.Certificate, pool []*x509.Certificate) (sent, unused []*x5
 		sent, left = sent[:maxChain], append(left, sent[maxChain:]...)
 	}
 	return sent, left
+}
+
+// selfSigned reports a root. An authority may have certified another one of
+// its own name, which is none.
+func selfSigned(c *x509.Certificate) bool {
+	if !bytes.Equal(c.RawIssuer, c.RawSubject) {
+		return false
+	}
+	err := c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature)
+	var old x509.InsecureAlgorithmError
+	return err == nil || errors.As(err, &old)
 }
 
 // mayHaveIssued goes by names and key identifiers: signatures are AWS's to

@@ -207,6 +207,19 @@ func TestTheCacheIsShared(t *testing.T) {
 		t.Error("it was not the command line's token that was refreshed")
 	}
 
+	// Where that has ended, ours is not tried: it may be an older one of the
+	// same sign-in.
+	w.cliSignIn(path, func(m map[string]any) {
+		m["expiresAt"] = time.Now().Add(3 * time.Hour).UTC().Format("2006-01-02T15:04:05Z")
+	})
+	w.aws.EndSSOSessions()
+	w.aws.ResetCalls()
+	var e *cred.InteractionError
+	if _, err := w.fetch(l, nil); !errors.As(err, &e) {
+		t.Error(err)
+	}
+	w.count("CreateToken", 1)
+
 	// Ours is written, too.
 	w.aws.EndSSOSessions()
 	w.person.is(nil)

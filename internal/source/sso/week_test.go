@@ -139,12 +139,19 @@ func TestARefreshHasAConnectionOfItsOwn(t *testing.T) {
 	networked(t, people(), 0, func(w *world, p *pipes) {
 		l := w.link("", dev, "ReadOnly")
 		w.ok(l)
-		w.ok(l)
-		before := p.dials.Load()
-		w.change(l, func(r *record) { r.expires = time.Now() })
-		w.ok(l)
-		if n := p.dials.Load() - before; n != 1 {
-			t.Errorf("%d new connections", n)
+		for _, x := range []struct {
+			late  bool
+			fresh bool
+		}{{false, false}, {true, true}, {false, false}} {
+			synctest.Wait() // connections have come back
+			before := p.dials.Load()
+			if x.late {
+				w.change(l, func(r *record) { r.expires = time.Now() })
+			}
+			w.ok(l)
+			if n := p.dials.Load() - before; (n > 0) != x.fresh {
+				t.Errorf("%+v: %d new connections", x, n)
+			}
 		}
 	})
 }

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -25,7 +27,7 @@ type answer struct {
 
 func main() {
 	if len(os.Args) < 3 {
-		fmt.Fprintln(os.Stderr, "usage: probe imds URL | get URL [HEADER VALUE] | put URL HEADER VALUE | control SOCKET PROFILE ENDPOINT | read FILE | run PROGRAM …")
+		fmt.Fprintln(os.Stderr, "usage: probe imds URL | get URL [HEADER VALUE] | put URL HEADER VALUE | control SOCKET PROFILE ENDPOINT | read FILE | run PROGRAM … | serve BYTES")
 		os.Exit(2)
 	}
 	a := os.Args[2:]
@@ -51,6 +53,9 @@ func main() {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(126)
 		}
+	case "serve":
+		fmt.Fprintln(os.Stderr, serve(a[0]))
+		os.Exit(1)
 	default:
 		os.Exit(2)
 	}
@@ -118,4 +123,31 @@ func control(socket, profile, endpoint string) answer {
 			return a
 		}
 	}
+}
+
+// serve is what the metadata endpoint is measured against: package net/http
+// with a fixed body, the headers of a metadata answer, and no checks. It
+// prints its address and ends when its standard input does.
+func serve(bytes string) error {
+	n, err := strconv.Atoi(bytes)
+	if err != nil {
+		return err
+	}
+	body := []byte(strings.Repeat("x", n))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(l.Addr())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Set("Content-Type", "text/plain")
+		h.Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21599")
+		h.Set("Content-Length", bytes)
+		_, _ = w.Write(body)
+	}))
 }
