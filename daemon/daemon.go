@@ -83,6 +83,7 @@ type daemon struct {
 	metrics   *metrics.Metrics
 	peers     *peer.Resolver
 	pool      *awsclient.Pool // connections to AWS
+	shared    shared          // of the sources
 	tokens    atomic.Pointer[access.Tokens]
 	temporary *access.Tokens // made at the start, good until they end
 	rules     atomic.Pointer[access.RuleSet]
@@ -125,6 +126,10 @@ type daemon struct {
 
 	rewatch chan struct{} // cap 1: other files may have to be watched
 }
+
+// devicesEnd bounds what the end waits for a call into a TPM or a token,
+// which nothing can break off.
+const devicesEnd = time.Second
 
 // errStopped is the cause of an end that a client asked for.
 var errStopped = errors.New("stopped by a client")
@@ -210,10 +215,11 @@ func newDaemon(opt Options) (_ *daemon, err error) {
 	d.queue = interact.NewQueue(interact.Config{Expiry: d.conf().SignInTimeout, Log: d.log})
 	d.grants = access.OpenGrants(d.vault, filepath.Join(d.conf().DataDir, "grants"))
 	d.consents = access.OpenConsents(d.vault, d.log)
+	d.openSources()
 	d.broker = broker.New(broker.Config{
 		Sources:       (*sources)(d),
 		Store:         d.store,
-		Asker:         (*asker)(d),
+		Asker:         d.shared.mfa,
 		Rules:         first.rules,
 		Confirm:       d.confirm,
 		SigninTimeout: d.conf().SignInTimeout,
@@ -238,6 +244,11 @@ func (d *daemon) close() {
 	d.closeAudit()
 	if d.vault != nil {
 		_ = d.vault.Close()
+	}
+	if d.shared.devices != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), devicesEnd)
+		d.shared.devices.Wait(ctx)
+		cancel()
 	}
 	if d.pool != nil {
 		d.pool.CloseIdle()

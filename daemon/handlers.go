@@ -13,6 +13,7 @@ import (
 	"keyfob/internal/broker"
 	"keyfob/internal/control"
 	"keyfob/internal/cred"
+	"keyfob/internal/source/rolesanywhere"
 	"keyfob/profiles"
 )
 
@@ -359,6 +360,12 @@ func (d *daemon) status(c *call) (any, error) {
 			e.NeedsPerson, e.EndsAt = true, stampText(s.EndsAt)
 			if !s.EndsAt.IsZero() {
 				out.Warnings = append(out.Warnings, fmt.Sprintf("the session of %s needs you before %s: keyfob login %s", s.Profile, stampText(s.EndsAt), s.Profile))
+			}
+		}
+		if !s.Certificate.IsZero() {
+			e.Certificate = stampText(s.Certificate)
+			if left := time.Until(s.Certificate); left < rolesanywhere.WarnBefore {
+				out.Warnings = append(out.Warnings, fmt.Sprintf("the certificate of %s ends at %s: put a new one in its place", s.Profile, e.Certificate))
 			}
 		}
 		out.Sessions = append(out.Sessions, e)

@@ -178,27 +178,32 @@ func (d *daemon) logout(c *call) (any, error) {
 		return nil, err
 	}
 	r := d.request(c, p.Context, cred.ViaLogin)
-	d.mu.Lock()
-	set := d.files
-	d.mu.Unlock()
 	// Without a name it is also the daemon's own keys that are meant, which
 	// need no profile.
-	if _, err := set.Resolve(d.query(p.Context)); err != nil {
+	if _, err := d.set().Resolve(d.query(p.Context)); err != nil {
 		return nil, unknownProfile(err)
 	}
+	_, links, _ := d.broker.Chain(r) // one that can't be resolved has no sign-in
 	if err := d.forget(c.ctx, r.Profile); err != nil {
 		return nil, err
+	}
+	if err := d.signOut(c.ctx, links); err != nil {
+		return nil, cred.WithHint(fmt.Errorf("cannot end the sign-in of %s everywhere: %s; it is forgotten here", r.Profile, trimCannot(err.Error())), hintOf(err))
 	}
 	d.log.WithField(logging.Profile, r.Profile).Info("signed out")
 	return control.Empty{}, nil
 }
 
+// set is the files as they were read last.
+func (d *daemon) set() *profiles.Set {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.files
+}
+
 // resolve is the profile by name from what was read last.
 func (d *daemon) resolve(name string) (*profiles.Profile, error) {
-	d.mu.Lock()
-	set := d.files
-	d.mu.Unlock()
-	return set.Resolve(named(name))
+	return d.set().Resolve(named(name))
 }
 
 func (d *daemon) lock(c *call) (any, error) {
@@ -210,6 +215,7 @@ func (d *daemon) lock(c *call) (any, error) {
 		e.server.Forget()
 	}
 	d.exec.forget()
+	d.shared.oidc.Forget()
 	// The tokens' key stays: a token opens nothing now, and its holder is to
 	// be told 503, not 401, which some clients take for final.
 	d.log.Info("vault locked by hand")

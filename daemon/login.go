@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"keyfob/internal/control"
 	"keyfob/internal/cred"
 	"keyfob/internal/interact"
+	"keyfob/internal/source/login"
+	"keyfob/profiles"
 )
 
 // attach lets the person behind a call answer the questions of the links of
@@ -94,10 +97,16 @@ func (d *daemon) login(c *call) (any, error) {
 	}
 	keys, _, err := d.broker.Chain(r)
 	if err != nil {
+		if link, lerr := d.set().LoginLink(d.query(p.Context)); lerr == nil {
+			return d.firstLogin(c, p, link)
+		}
 		return nil, about(err, r.Profile)
 	}
 	for _, k := range keys {
 		d.queue.Reset(k)
+	}
+	if p.Force {
+		d.renew(keys)
 	}
 	watched, stop := c.conn.Watch(c.ctx)
 	defer stop()
@@ -115,7 +124,11 @@ func (d *daemon) login(c *call) (any, error) {
 	if err != nil {
 		var up *cred.UpstreamError
 		if errors.As(err, &up) && up.Refused {
-			return nil, cred.WithHint(fmt.Errorf("cannot sign in: %s", trimCannot(up.Error())), up.Hint())
+			text := up.Error()
+			if !strings.HasPrefix(text, "cannot sign in") {
+				text = "cannot sign in: " + trimCannot(text)
+			}
+			return nil, cred.WithHint(errors.New(text), up.Hint())
 		}
 		return nil, about(err, r.Profile)
 	}
@@ -125,4 +138,34 @@ func (d *daemon) login(c *call) (any, error) {
 		AccountID:  snap.AccountID,
 		Expiration: stampText(snap.AdvertisedExpiry(time.Now())),
 	}, nil
+}
+
+// firstLogin signs in at the console for a profile that has no source of
+// credentials yet; learnedLogin then gives it one.
+func (d *daemon) firstLogin(c *call, p control.LoginParams, link profiles.Link) (any, error) {
+	if err := d.store.wait(c.ctx); err != nil {
+		return nil, err
+	}
+	r := d.request(c, p.Context, cred.ViaLogin)
+	if err := d.check(r.Caller, r.Profile, r.Via); err != nil {
+		return nil, about(err, r.Profile)
+	}
+	src, err := login.New(link, d.loginDeps())
+	if err != nil {
+		return nil, about(err, r.Profile)
+	}
+	key := src.(cred.SignInSource).AskKey()
+	d.queue.Reset(key)
+	watched, stop := c.conn.Watch(c.ctx)
+	defer stop()
+	ctx, cancel := context.WithTimeout(watched, d.conf().SignInTimeout)
+	defer cancel()
+	defer d.queue.Attach([]cred.LinkKey{key}, &terminal{conn: c.conn, place: c.caller.Caller.Terminal})()
+	got, err := src.Fetch(ctx, cred.Input{Key: key, Profile: r.Profile, Ask: d.shared.mfa,
+		Signin: &cred.Signin{Device: p.Device, Remote: p.Remote}})
+	if err != nil {
+		return nil, about(err, r.Profile)
+	}
+	snap := cred.Snapshot{Credentials: got, Fetched: time.Now()}
+	return control.LoginResult{Profile: r.Profile, AccountID: got.AccountID, Expiration: stampText(snap.AdvertisedExpiry(time.Now()))}, nil
 }

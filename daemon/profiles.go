@@ -34,9 +34,6 @@ func loadProfiles(c *config, env map[string]string, vault map[string]profiles.Va
 		Home:            env["HOME"],
 		Vault:           vault,
 	}
-	if in.Home == "" {
-		in.Home, _ = os.UserHomeDir()
-	}
 	if p, err := besideSelf("keyfob"); err == nil {
 		in.Self = []string{p}
 	}

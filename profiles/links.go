@@ -357,6 +357,10 @@ func (r *resolver) sso(v *view) (st *step, incomplete, err *Error) {
 // for all roles above.
 func (r *resolver) sessionToken(steps []step) ([]step, *Error) {
 	base := steps[0]
+	if base.Kind == KindProcess && len(steps) == 1 {
+		// What it prints may be long-lived keys, which are never handed out.
+		base.Params["hand_out"] = "true"
+	}
 	longLived := base.Kind == KindStaticKeys || base.Kind == KindEnvironmentKeys
 	if base.Secrets != nil && base.Secrets.sessionToken != "" {
 		longLived = false

@@ -192,6 +192,9 @@ type Error struct {
 	Help    string // hint, "" for none
 	Unknown bool   // there is no such profile
 	Nearest string // the nearest name when Unknown, "" for none
+	// NoSource: the profile has nothing that gives credentials, and nothing
+	// that is wrong: `keyfob add` or `keyfob login` would give it some.
+	NoSource bool
 }
 
 // Place is a line of a file.

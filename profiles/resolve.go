@@ -112,8 +112,8 @@ func (s *Set) unknown(name string) *Error {
 			return e
 		}
 	}
-	if e.Nearest = nearest(name, s.Names()); e.Nearest != "" {
-		e.Help = "did you mean " + e.Nearest + "?"
+	if near := nearest(name, s.Names()); near != "" && near != name {
+		e.Nearest, e.Help = near, "did you mean "+near+"?"
 	}
 	return e
 }
@@ -366,7 +366,36 @@ func (r *resolver) own(v *view, keys *staticKeys) ([]step, *Error) {
 	if skipped {
 		e = fault(v.headerOrigin(), "cannot find credentials for profile %s: its credential_process is keyfob itself, and keyfob has no keys, role or sign-in for it", v.name)
 	}
+	e.NoSource = true
 	return nil, e.withHelp("keyfob add " + v.name)
+}
+
+// LoginLink is the link of a console sign-in (`aws login`) for a profile that
+// has no source of credentials yet: login_session is empty, because nobody
+// knows before the sign-in who it will be. The error is that of Resolve, or
+// says that the profile has a source.
+func (s *Set) LoginLink(q Query) (Link, error) {
+	p, err := s.Resolve(q)
+	if err != nil {
+		return Link{}, err
+	}
+	if p.Err == nil || !p.Err.NoSource {
+		return Link{}, fmt.Errorf("profile %s has credentials of its own", q.Profile)
+	}
+	v := s.view(q.Profile)
+	link := Link{Kind: KindLogin, Profile: v.name, Origin: v.headerOrigin(), Params: map[string]string{"login_session": ""}}
+	c, cerr := v.client()
+	if cerr != nil {
+		return Link{}, cerr
+	}
+	if q.Region != "" {
+		c.Region = q.Region
+	}
+	if c.Region == "" {
+		c.Region = partitionRegions["aws"]
+	}
+	link.Client = c
+	return link, nil
 }
 
 // halfPairs warns of half a pair in a layer that does not win.

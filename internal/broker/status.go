@@ -31,7 +31,10 @@ type Session struct {
 	// EndsAt is when the session or sign-in ends that a person must renew
 	// first, by our clock; zero when the chain has none.
 	EndsAt time.Time
-	Skew   time.Duration // AWS's clock minus ours, 0 where they agree
+	// Certificate is when the certificate ends that the chain signs in with,
+	// zero where it has none.
+	Certificate time.Time
+	Skew        time.Duration // AWS's clock minus ours, 0 where they agree
 }
 
 // Sessions lists what is active, by profile.
@@ -50,6 +53,9 @@ func (b *Broker) Sessions() []Session {
 				s.LastError = l.lastError(now)
 			}
 			l.describePerson(&s, now)
+			if ends := l.certificate(); !ends.IsZero() {
+				s.Certificate = ends
+			}
 		}
 		out = append(out, s)
 	}
@@ -57,6 +63,20 @@ func (b *Broker) Sessions() []Session {
 		return cmp.Or(cmp.Compare(a.Profile, b.Profile), cmp.Compare(a.RoleARN, b.RoleARN), cmp.Compare(a.Region, b.Region), cmp.Compare(a.Policy, b.Policy))
 	})
 	return out
+}
+
+// certificate is when the certificate ends that l's source signs with, zero
+// where it has none.
+func (l *link) certificate() time.Time {
+	_, src := l.source()
+	if x, ok := src.(interface {
+		CertificateExpires(context.Context) (time.Time, bool)
+	}); ok {
+		if ends, ok := x.CertificateExpires(context.Background()); ok {
+			return ends
+		}
+	}
+	return time.Time{}
 }
 
 // describe fills in what s says of the session.

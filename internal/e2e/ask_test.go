@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"testing"
 )
 
 // handouts counts the hand-outs of a profile in the audit log.
@@ -54,10 +55,15 @@ type grantResult struct {
 }
 
 // grant makes a grant.
-func (w *world) grant(args ...string) (g grantResult) {
+func (w *world) grant(args ...string) grantResult {
 	w.t.Helper()
-	if err := json.Unmarshal([]byte(w.must(nil, append([]string{"grant", "add", "--json"}, args...)...).out), &g); err != nil {
-		w.t.Fatal(err)
+	return parseGrant(w.t, w.must(nil, append([]string{"grant", "add", "--json"}, args...)...).out)
+}
+
+func parseGrant(t testing.TB, out string) (g grantResult) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(out), &g); err != nil {
+		t.Fatalf("%q: %v", out, err)
 	}
 	return g
 }
@@ -87,12 +93,16 @@ func (w *world) probe(args ...string) probed {
 // probeBy runs a copy of it, as another user where who says so.
 func (w *world) probeBy(who *syscall.Credential, program string, args ...string) (p probed) {
 	w.t.Helper()
+	return w.probeAs(&syscall.SysProcAttr{Credential: who}, program, args...)
+}
+
+// probeAs runs it with attributes of its process.
+func (w *world) probeAs(how *syscall.SysProcAttr, program string, args ...string) (p probed) {
+	w.t.Helper()
 	cmd := exec.Command(program, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	cmd.Dir = "/"
-	if who != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who}
-	}
+	cmd.SysProcAttr = how
 	r := w.finish(cmd)
 	if err := json.Unmarshal([]byte(r.out), &p); err != nil {
 		w.t.Fatalf("probe %v: exit %d, %q, %q", args, r.code, r.out, r.err)

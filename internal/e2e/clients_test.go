@@ -26,6 +26,8 @@ type client struct {
 	command func(w *world) []string
 }
 
+const asDeploy = "assumed-role/deploy/" // in the ARN of who has deploy
+
 const botoScript = `
 import os, boto3
 print(boto3.client("sts", endpoint_url=os.environ["TEST_STS"]).get_caller_identity()["Arn"])`

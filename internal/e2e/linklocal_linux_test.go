@@ -163,7 +163,6 @@ const require = createRequire(process.argv[2] + "/");
 const { STSClient, GetCallerIdentityCommand } = require("@aws-sdk/client-sts");
 const { Arn } = await new STSClient({ endpoint: process.argv[1], region: "eu-west-1" }).send(new GetCallerIdentityCommand({}));
 console.log(Arn);`
-	asDeploy = "assumed-role/deploy/"
 )
 
 func host(url string) string { return strings.TrimPrefix(url, "http://") }

@@ -31,11 +31,13 @@ func TestMain(m *testing.M) {
 	if os.Getenv("TEST_STS") != "" {
 		os.Exit(m.Run()) // this process is TestGoClient alone
 	}
-	if len(os.Args) > 1 && os.Args[1] == goClientArg {
-		os.Exit(goClient(os.Args[2:]))
-	}
-	if len(os.Args) > 1 && os.Args[1] == jobArg {
-		os.Exit(goJob(os.Args[2:]))
+	if len(os.Args) > 1 {
+		switch os.Args[1] { // this process is a program that a test runs
+		case goClientArg:
+			os.Exit(goClient(os.Args[2:]))
+		case jobArg:
+			os.Exit(goJob(os.Args[2:]))
+		}
 	}
 	if bin = os.Getenv(binVariable); bin != "" {
 		os.Exit(m.Run()) // one test alone, in a namespace

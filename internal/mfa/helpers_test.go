@@ -6,6 +6,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -27,6 +28,7 @@ type person struct {
 	asked []cred.Question
 	keys  []cred.LinkKey
 	wait  chan struct{} // not nil: an answer comes when it is closed
+	late  time.Duration // how long it takes to say that nobody is there
 }
 
 func (p *person) Ask(ctx context.Context, key cred.LinkKey, q cred.Question) (cred.Secret, error) {
@@ -35,6 +37,7 @@ func (p *person) Ask(ctx context.Context, key cred.LinkKey, q cred.Question) (cr
 	none := len(p.codes) == 0
 	p.mu.Unlock()
 	if none {
+		time.Sleep(p.late)
 		return cred.Secret{}, &cred.InteractionError{Key: key, Kind: q.Kind, Profile: q.Profile, Message: "cannot ask for the code: nobody is there to answer"}
 	}
 	if p.wait != nil {

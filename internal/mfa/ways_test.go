@@ -189,6 +189,7 @@ func TestYubiKeyIsLeftAloneWhereNobodyIs(t *testing.T) {
 	t.Parallel()
 	bin, calls := ykman(t, "echo "+serial, "echo 161803")
 	w := newWorld()
+	w.person.late = 50 * time.Millisecond
 	w.programs(bin)
 	_, err := w.Ask(t.Context(), cred.LinkKey{1}, question)
 	var ie *cred.InteractionError

@@ -27,6 +27,16 @@ const (
 	abandonGrace = 1500 * time.Millisecond
 )
 
+// browserError: there is no browser that can be driven, or no screen for it.
+type browserError struct{ why string }
+
+func (e *browserError) Error() string { return e.why }
+
+// Is makes it an errNobody, which decides the exit code.
+func (e *browserError) Is(target error) bool { return target == errNobody }
+
+func noBrowser(format string, args ...any) error { return &browserError{fmt.Sprintf(format, args...)} }
+
 // howToGetOne is what a person can do where no browser is found.
 const howToGetOne = "install Google Chrome, Chromium or Microsoft Edge"
 
@@ -34,7 +44,7 @@ const howToGetOne = "install Google Chrome, Chromium or Microsoft Edge"
 func browserArgs(dir *browserDir, headless bool, more []string) []string {
 	args := []string{
 		"--user-data-dir=" + dir.path,
-		"--no-first-run", "--no-default-browser-check", "--hide-crash-restore-bubble",
+		"--no-first-run", "--no-default-browser-check", "--disable-search-engine-choice-screen", "--hide-crash-restore-bubble",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync",
 		"--disable-breakpad", // a dump of its memory would hold the assertion
 		// No directory can be made below a file: pages, which hold the
@@ -74,7 +84,7 @@ func startBrowser(dir *browserDir, headless bool, more []string) (*browser, erro
 	_, _ = itsIn.Close(), itsOut.Close()
 	if err != nil {
 		_, _ = toIt.Close(), fromIt.Close()
-		return nil, fmt.Errorf("%w: %s can't be started: %w", errNobody, b.name, err)
+		return nil, noBrowser("%s can't be started: %v", b.name, err)
 	}
 	b.free = holdBrowser(b.cmd.Process)
 	b.tools = newDevtools(toIt, fromIt)
@@ -129,9 +139,9 @@ func (b *browser) failure(ctx context.Context, driven bool) error {
 	case driven:
 		return fmt.Errorf("%s ended by itself (%s)", b.name, b.cmd.ProcessState)
 	case code != 0 && os.Geteuid() == 0 && !slices.Contains(b.cmd.Args, "--no-sandbox"):
-		return fmt.Errorf("%w: %s does not start (%s): for root it needs browser.args = [\"--no-sandbox\"]", errNobody, b.name, b.cmd.ProcessState)
+		return noBrowser("%s does not start (%s): for root it needs browser.args = [\"--no-sandbox\"]", b.name, b.cmd.ProcessState)
 	}
-	return fmt.Errorf("%w: %s does not start (%s)", errNobody, b.name, b.cmd.ProcessState)
+	return noBrowser("%s does not start (%s)", b.name, b.cmd.ProcessState)
 }
 
 // onPath is the first of the names that is a program.
@@ -150,7 +160,7 @@ func onPath(names ...string) (string, error) {
 		return path, nil
 	}
 	if snap {
-		return "", fmt.Errorf("%w: the browser is a snap, which can't use keyfob's directory: %s from a package", errNobody, howToGetOne)
+		return "", noBrowser("the browser is a snap, which can't use keyfob's directory: %s from a package", howToGetOne)
 	}
-	return "", fmt.Errorf("%w: no browser that can be driven: %s", errNobody, howToGetOne)
+	return "", noBrowser("there is no browser that can be driven: %s", howToGetOne)
 }

@@ -30,15 +30,26 @@
 //
 // Here url is the identity provider's page, where the browser begins;
 // saml_endpoint is the address to which that page posts its form,
-// https://signin.aws.amazon.com/saml in the partition aws (the request is
-// recognised by scheme, host, port and path, taken before it leaves the
-// machine, and not sent on); browser_dir is the directory of the browser's own
-// profile, to be made with mode 0700 where it does not exist, so that its
-// cookies make the next sign-in short; headless and browser_args are the
-// settings browser.headless and browser.args; timeout_seconds bounds it all.
+// https://signin.aws.amazon.com/saml in the partition aws; browser_dir is the
+// directory of the browser's own profile, made with mode 0700 where it does
+// not exist, so that its cookies make the next sign-in short; headless and
+// browser_args are the settings browser.headless and browser.args;
+// timeout_seconds bounds it all.
 //
 // and prints {"assertion"}, the form's field SAMLResponse as it was posted
 // (standard base64, without line feeds), or {"refused":true} when the person
 // closed the browser. With the time up it ends with 1, without a browser that
-// it could drive with 3.
+// it could drive, or a screen for its window, with 3.
+//
+// The request with the form is recognised by scheme, host, port and path
+// (also with /acs/… behind it), taken before it leaves the machine, and not
+// sent on. The sign-in addresses of AWS's partitions and their regions are
+// watched whatever saml_endpoint is: an assertion that was meant for another
+// one must not leave either.
+//
+// Where the browser has been before, it is first tried without a window: for
+// as long as the provider knows its cookies the person sees nothing. Cookies
+// that would end with the browser are kept for a day. Two sign-ins with one
+// browser_dir come one after the other. The browser listens on no port: the
+// two talk over pipes, and it ends when they are closed.
 package signin

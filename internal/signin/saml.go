@@ -42,7 +42,7 @@ const (
 
 var (
 	// errTooLate: nobody signed in within the time limit.
-	errTooLate = errors.New("nobody signed in in time")
+	errTooLate = errors.New("nobody signed in")
 	// errAsks: the sign-in needs the person, and this browser has no window.
 	errAsks = errors.New("the identity provider asks for something")
 )
@@ -53,7 +53,7 @@ func doSAML(ctx context.Context, q samlRequest, out io.Writer) error {
 	if q.TimeoutSeconds > 0 {
 		limit = min(time.Duration(q.TimeoutSeconds)*time.Second, 24*time.Hour)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: %s have passed", errTooLate, limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w within %s", errTooLate, limit))
 	defer cancel()
 	assertion, err := samlSignIn(ctx, q)
 	switch {
@@ -101,7 +101,7 @@ func samlSignIn(ctx context.Context, q samlRequest) (string, error) {
 		}
 	}
 	if !graphical(ctx) {
-		return "", fmt.Errorf("%w: there is no desktop session for the browser's window", errNobody)
+		return "", noBrowser("there is no desktop session for the browser's window")
 	}
 	return s.run(ctx, dir)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -178,7 +179,14 @@ func (p *person) hands(url string, actions ...chromedp.Action) {
 		b, _ := os.ReadFile(port)
 		number, path, ok := strings.Cut(strings.TrimSpace(string(b)), "\n")
 		address = "ws://127.0.0.1:" + number + path
-		return ok
+		if !ok {
+			return false
+		}
+		c, err := net.Dial("tcp", "127.0.0.1:"+number) // the file may be of an earlier one
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
 	})
 	// What ends these contexts closes the page: not before the test's end.
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)

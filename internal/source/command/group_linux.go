@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,43 +25,54 @@ func (group) await(cmd *exec.Cmd) {
 	}
 }
 
-// huntRounds bounds the search for those who start others while they are
+// huntTime bounds the search for those who start others while they are
 // looked for.
-const huntRounds = 20
+const huntTime = 5 * time.Second
 
 // hunt ends what has left the group: every process that was started with
 // this mark in its environment.
 func (group) hunt(mark string) {
 	want := []byte(marker + "=" + mark)
-	for range huntRounds {
-		found := false
-		proc, err := os.Open("/proc")
-		if err != nil {
-			return
-		}
-		names, _ := proc.Readdirnames(-1)
-		_ = proc.Close()
-		for _, name := range names {
-			pid, err := strconv.Atoi(name)
-			if err != nil || pid == os.Getpid() || !marked(name, want) {
-				continue
-			}
-			// The descriptor holds on to the process that is looked at once
-			// more, whatever becomes of its id.
-			fd, err := unix.PidfdOpen(pid, 0)
-			if err == nil {
-				if marked(name, want) {
-					found = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil || found
-				}
-				_ = unix.Close(fd)
-			} else if err == unix.ENOSYS {
-				found = unix.Kill(pid, unix.SIGKILL) == nil || found
-			}
-		}
-		if !found {
+	for until := time.Now().Add(huntTime); ; {
+		if !huntOnce(want) || time.Now().After(until) {
 			return
 		}
 	}
+}
+
+// huntOnce goes through all processes once. The list is read in parts: who
+// was started meanwhile usually stands further on in it.
+func huntOnce(want []byte) (found bool) {
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return false
+	}
+	defer func() { _ = proc.Close() }()
+	for {
+		names, err := proc.Readdirnames(64)
+		for _, name := range names {
+			if pid, err := strconv.Atoi(name); err == nil && pid != os.Getpid() && marked(name, want) {
+				found = end(pid, name, want) || found
+			}
+		}
+		if err != nil {
+			return found
+		}
+	}
+}
+
+// end kills a process. A descriptor holds on to the one that is looked at
+// once more, whatever becomes of its id.
+func end(pid int, name string, want []byte) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == unix.ENOSYS { // Linux before 5.3
+		return unix.Kill(pid, unix.SIGKILL) == nil
+	}
+	if err != nil {
+		return false
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return marked(name, want) && unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil
 }
 
 // marked reports whether a process was started with that variable. One that

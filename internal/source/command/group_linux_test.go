@@ -55,10 +55,10 @@ func TestNothingItStartedIsLeft(t *testing.T) {
 		"respawns": `cat >$F.sh <<'X'
 echo $$ >>$F
 sleep 0.01
-setsid sh $F.sh &
-sleep 1000
+[ $1 -gt 0 ] && setsid sh $F.sh $(($1-1)) &
+sleep 30
 X
-setsid sh $F.sh & sleep 1000`,
+setsid sh $F.sh 400 & sleep 1000`,
 		"group, success":  `sleep 1000 & echo $! >>$F; echo '{}'`,
 		"group, detached": `sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >>$F; echo '{}'`,
 	} {

@@ -137,6 +137,7 @@ func (s *session) ask(op *operation, q *question) {
 
 // put makes a question and asks it. Call the result when it is over.
 func (s *session) put(ctx context.Context, op *operation, q cred.Question, noBrowser func()) (x *question, over func(failed bool)) {
+	s.settle(ctx)
 	x = &question{q: q, noBrowser: noBrowser}
 	x.over, x.withdraw = context.WithCancel(ctx)
 	s.mu.Lock()
@@ -152,6 +153,39 @@ func (s *session) put(ctx context.Context, op *operation, q cred.Question, noBro
 	}
 }
 
+// settleFor bounds how long a question waits for those who asked the one
+// before: the broker may have them queue for a place before they return.
+const settleFor = 2 * time.Second
+
+// settle waits until nobody asks a question that is withdrawn. Questions of
+// one key are one to the Queue: whoever asked the next one before all had
+// left would get the one before.
+func (s *session) settle(ctx context.Context) {
+	s.mu.Lock()
+	idle := s.idle
+	s.mu.Unlock()
+	if idle == nil {
+		return
+	}
+	late := time.NewTimer(settleFor)
+	defer late.Stop()
+	select {
+	case <-idle:
+	case <-late.C:
+	case <-ctx.Done():
+	}
+}
+
+// asked counts a return of Ask.
+func (s *session) asked() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asking--; s.asking == 0 {
+		close(s.idle)
+		s.idle = nil
+	}
+}
+
 // wait waits for the end of op and asks its questions; c was counted as a
 // waiter.
 func (s *session) wait(ctx context.Context, op *operation, c *caller) error {
@@ -160,10 +194,16 @@ func (s *session) wait(ctx context.Context, op *operation, c *caller) error {
 	for {
 		s.mu.Lock()
 		q, changed := op.question, op.changed
+		if q != nil {
+			if s.asking++; s.asking == 1 {
+				s.idle = make(chan struct{})
+			}
+		}
 		s.mu.Unlock()
 		if q != nil {
 			asked = q.q.Kind
 			err := s.askPerson(ctx, q, c)
+			s.asked()
 			if err != nil && q.over.Err() == nil && ctx.Err() == nil {
 				return err
 			}

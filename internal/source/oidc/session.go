@@ -63,6 +63,10 @@ type session struct {
 	mu    sync.Mutex // guards the vault's record of key, from reading to writing it, and what follows
 	op    *operation // under way, nil for none
 	renew bool
+	// asking counts the calls of Ask that have not returned; idle is closed
+	// when there is none any more, nil while there is none.
+	asking int
+	idle   chan struct{}
 	// unsaved is a record that could not be written. It is written before
 	// its tokens are used; until then it is all there is of them.
 	unsaved *record

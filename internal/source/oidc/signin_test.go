@@ -325,6 +325,24 @@ func TestWithdrawnKey(t *testing.T) {
 	}
 }
 
+// TestEndedForAWS: an ID token that AWS calls expired is not sent again.
+func TestEndedForAWS(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fakeaws.OIDCSpec{})
+	w.must()
+	w.change(func(r map[string]any) { r["since"] = time.Now().Add(-5 * time.Minute) })
+	w.aws.SetFaults(fakeaws.Fault{Kind: fakeaws.Error, Code: "ExpiredTokenException", Message: "Token expired", Action: "AssumeRoleWithWebIdentity", Count: 1})
+	_, err := w.fetch()
+	wants(t, err, "the ID token (issuer "+w.base+"/oidc/idp, audience keyfob) expired at 20", "tries again")
+	if upstreamError(t, err).Refused {
+		t.Error("it is a refusal, though another token will do")
+	}
+	w.must()
+	if n := w.aws.Count("OIDCToken"); n != 2 || w.ask.count() != 1 {
+		t.Errorf("%d calls of the token endpoint, %d questions, want 2 and 1", n, w.ask.count())
+	}
+}
+
 // TestProviderFaults: what can be wrong with the provider, in words.
 func TestProviderFaults(t *testing.T) {
 	t.Parallel()
@@ -400,7 +418,7 @@ func TestRedirects(t *testing.T) {
 	}
 	w.idp.discover = func(d map[string]any) { d["issuer"] = w.base + "/old/idp" }
 	_, err := w.fetch("oidc_issuer", w.base+"/old/idp")
-	wants(t, err, "of issuer", "not of "+w.base+"/old/idp") // discovered, signed in, and judged
+	wants(t, err, "another issuer") // discovered, and the answer judged
 
 	elsewhere := 0
 	other := newWorld(t, fakeaws.OIDCSpec{})

@@ -132,6 +132,7 @@ func TestLogoutDuring(t *testing.T) {
 		reached, out := make(chan struct{}), make(chan error, 1)
 		w.idp.before = func(_ http.ResponseWriter, r *http.Request) bool {
 			if strings.HasSuffix(r.URL.Path, "/token") {
+				_ = r.ParseForm()
 				close(reached)
 				<-r.Context().Done()
 				return true

@@ -122,10 +122,10 @@ func TestWeek(t *testing.T) {
 	}
 }
 
-// TestShortTokens: ID tokens that live for a minute are used.
+// TestShortTokens: ID tokens that live for less than a minute are used.
 func TestShortTokens(t *testing.T) {
 	t.Parallel()
-	bubble(t, fakeaws.OIDCSpec{TokenSeconds: 60, Rotate: true}, func(w *world) {
+	bubble(t, fakeaws.OIDCSpec{TokenSeconds: 50, Rotate: true}, func(w *world) {
 		w.idp.approved = true
 		w.ask.does = waits(func(cred.Question) {})
 		if _, err := w.fetchWith(w.link(), cred.Input{Signin: &cred.Signin{Device: true}}); err != nil {

@@ -74,7 +74,8 @@ func (d *Devices) use(ctx context.Context, name string, fn func() error) error {
 // errPIN is a PIN or password that a device does not take.
 var errPIN = errors.New("the PIN is wrong")
 
-// mayTry reports whether a PIN has not been refused yet.
+// mayTry reports whether a PIN has not been refused yet. It counts only when
+// it is asked inside use.
 func (d *Devices) mayTry(what string, pin cred.Secret) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

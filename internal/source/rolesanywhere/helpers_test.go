@@ -75,11 +75,12 @@ func newWorld(t testing.TB) *world {
 	log.SetLevel(logrus.TraceLevel)
 	p := awsclient.NewPool(awsclient.PoolConfig{Proxy: func(*url.URL) (*url.URL, error) { return nil, nil }})
 	t.Cleanup(p.CloseIdle)
-	w.deps = Deps{Store: w.store, Pool: p, Log: logrus.NewEntry(log), Devices: NewDevices()}
+	devices := NewDevices()
+	w.deps = Deps{Store: w.store, Pool: p, Log: logrus.NewEntry(log), Devices: devices}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		w.deps.Devices.Wait(ctx)
+		devices.Wait(ctx)
 	})
 	return w
 }
@@ -318,12 +319,18 @@ type store struct {
 	mu      sync.Mutex // guards what follows
 	records map[string]cred.Secret
 	locked  bool
+	got     func() // called once, when a record is read
 }
 
 func (s *store) Get(_ context.Context, name string) (cred.Secret, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v, ok := s.records[name]
+	if s.got != nil {
+		got := s.got
+		s.got = nil
+		got()
+	}
 	switch {
 	case s.locked:
 		return cred.Secret{}, cred.ErrLocked

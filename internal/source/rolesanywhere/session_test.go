@@ -225,6 +225,38 @@ func TestReplacedUnderWay(t *testing.T) {
 	}
 }
 
+// TestReplacedBetween: the certificate is replaced after it was read and
+// before its key is.
+func TestReplacedBetween(t *testing.T) {
+	w := newWorld(t)
+	old, _ := w.root.leaf(t, false)
+	next, key := w.root.leaf(t, false)
+	cert := w.file(t, "c.pem", pemOf(old))
+	if err := w.store.Put(t.Context(), CertificateRecord("k"), cred.SecretBytes(keyPEM(t, key))); err != nil {
+		t.Fatal(err)
+	}
+	w.store.got = func() { w.file(t, "c.pem", pemOf(next)) }
+	s := w.source(t, "certificate", cert, "private_key", "vault:k")
+	if _, err := w.fetch(t, s); err != nil {
+		t.Fatal(err)
+	}
+	// Records are looked at anew, for status too.
+	if err := PutCertificate(t.Context(), w.store, "k", cred.SecretBytes(append(pemOf(next), keyPEM(t, key)...)), cred.Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	both := w.source(t, "certificate", "vault:k", "intermediates", w.file(t, "i.pem", pemOf(w.root.cert)))
+	if at, ok := both.CertificateExpires(t.Context()); !ok || !at.Equal(next.NotAfter) {
+		t.Errorf("%v %v", at, ok)
+	}
+	later := w.root.issue(t, &x509.Certificate{NotAfter: time.Now().AddDate(1, 0, 0)}, key)
+	if err := PutCertificate(t.Context(), w.store, "k", cred.SecretBytes(append(pemOf(later), keyPEM(t, key)...)), cred.Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	if at, ok := both.CertificateExpires(t.Context()); !ok || !at.Equal(later.NotAfter) {
+		t.Errorf("%v %v", at, ok)
+	}
+}
+
 func TestWarnings(t *testing.T) {
 	w := newWorld(t)
 	key := newKey(t, false)

@@ -141,8 +141,8 @@ func (s *source) CertificateExpires(ctx context.Context) (expires time.Time, ok 
 	s.mu.Lock()
 	known := s.known
 	s.mu.Unlock()
-	fresh := known != nil && (len(known.files) > 0 || s.onToken()) && unchanged(known.files)
-	if !fresh && !s.onToken() {
+	fresh := s.certificate.kind == onToken || known != nil && !s.inVault() && unchanged(known.files)
+	if !fresh {
 		if _, err := s.identity(ctx); err == nil {
 			s.mu.Lock()
 			known = s.known
@@ -155,8 +155,9 @@ func (s *source) CertificateExpires(ctx context.Context) (expires time.Time, ok 
 	return known.expires, true
 }
 
-func (s *source) onToken() bool {
-	return s.certificate.kind == onToken || s.key.kind == onToken
+// inVault: records can be replaced without a file that tells.
+func (s *source) inVault() bool {
+	return s.certificate.kind == inVault || s.key.kind == inVault || s.chain.kind == inVault
 }
 
 // remember keeps what CertificateExpires tells.

@@ -106,11 +106,11 @@ func (s *source) withToken(ctx context.Context, at location, fn func(token) erro
 		module = defaultModule
 	}
 	d := s.d.Devices
-	if !pin.IsZero() && !d.mayTry(u.device(), pin) {
-		return wrongPIN(at, u, errPIN)
-	}
 	// One at a time for the module: the library counts who has it open.
 	return d.use(ctx, "the PKCS #11 module "+module, func() error {
+		if !pin.IsZero() && !d.mayTry(u.device(), pin) {
+			return wrongPIN(at, u, errPIN)
+		}
 		t, err := openToken(module, u, pin)
 		if err != nil {
 			if isWrongPIN(err) {

@@ -74,25 +74,27 @@ func (t *tpmSigner) sign(ctx context.Context, digest []byte) ([]byte, error) {
 		if pass.IsZero() {
 			return nil, t.at.unusable("the key has a password in the TPM, and the vault has none for it", "put the password into the vault")
 		}
-		if !t.s.d.Devices.mayTry(what, pass) {
-			return nil, t.wrongPassword(errPIN)
-		}
 	}
 	var signature []byte
 	err := t.s.d.Devices.use(ctx, "the TPM "+device, func() (err error) {
+		if !t.s.d.Devices.mayTry(what, pass) {
+			return t.wrongPassword(errPIN)
+		}
 		tpm, err := openTPM(ctx, device)
 		if err != nil {
-			return err
+			return t.failed(ctx, device, what, pass, err)
 		}
 		defer tpm.Close() //nolint:errcheck // the kernel frees what is in it
 		session := keyfile.NewTPMSession(tpm)
 		auth := pass.AppendReveal(nil)
 		defer clear(auth)
-		signature, err = keyfile.SignASN1(session, t.key.key, nil, auth, digest, tpm2.TPMAlgSHA256, t.key.key.KeyAlgo())
-		return err
+		if signature, err = keyfile.SignASN1(session, t.key.key, nil, auth, digest, tpm2.TPMAlgSHA256, t.key.key.KeyAlgo()); err != nil {
+			return t.failed(ctx, device, what, pass, err)
+		}
+		return nil
 	})
 	if err != nil {
-		return nil, t.failed(ctx, device, what, pass, err)
+		return nil, err
 	}
 	return signature, nil
 }
@@ -104,10 +106,6 @@ func (t *tpmSigner) wrongPassword(err error) error {
 // failed says what a TPM's failure means. The library keeps most of the
 // TPM's codes as text alone.
 func (t *tpmSigner) failed(ctx context.Context, device, what string, pass cred.Secret, err error) error {
-	var ours *deviceError
-	if errors.As(err, &ours) {
-		return ours
-	}
 	text := err.Error()
 	has := func(codes ...string) bool {
 		for _, c := range codes {
@@ -119,7 +117,7 @@ func (t *tpmSigner) failed(ctx context.Context, device, what string, pass cred.S
 	}
 	e := &deviceError{msg: "cannot sign with " + t.at.String() + " on the TPM " + device + ": " + printable(text), err: err}
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, has("i/o timeout"):
 		e.msg = "cannot use the TPM " + device + ": it did not answer in time"
 	case errors.Is(err, fs.ErrNotExist):
 		e.msg, e.help = "cannot use the TPM "+device+": there is none", "switch it on in the firmware, or give the right device in the settings"

@@ -2,6 +2,9 @@ package saml
 
 import (
 	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +163,25 @@ func TestRefusals(t *testing.T) {
 	e = refused(t, fetch(fakeaws.SAMLSpec{}), true, "cannot assume role "+reader+": ")
 	if e.Status != 0 {
 		t.Errorf("%+v", e)
+	}
+}
+
+// An answer that quotes the assertion, whole or cut, shows nothing of it.
+func TestQuotedAssertion(t *testing.T) {
+	w := newWorld(t)
+	text := w.posts(fakeaws.SAMLSpec{}, nil)
+	w.secrets = append(w.secrets, text[:100], text[len(text)/2:][:60])
+	for _, quoted := range []string{text, text[:120], text[len(text)/2:][:200]} {
+		s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Content-Type", "text/xml")
+			rw.WriteHeader(http.StatusBadRequest)
+			_, _ = fmt.Fprintf(rw, `<ErrorResponse><Error><Type>Sender</Type><Code>ValidationError</Code><Message>Value '%s' at 'sAMLAssertion' failed.</Message></Error></ErrorResponse>`, quoted)
+		}))
+		t.Cleanup(s.Close)
+		l := w.link("role_arn", reader)
+		l.Client.EndpointURL = map[string]string{"sts": s.URL}
+		_, err := w.fetch(l)
+		refused(t, err, false, "AWS takes no such assertion (Value '[redacted]' at 'sAMLAssertion' failed)")
 	}
 }
 

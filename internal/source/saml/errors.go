@@ -3,6 +3,7 @@ package saml
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -68,6 +69,11 @@ func (x *exchange) failed(err error) error {
 		return &settingsError{msg: settings.Text + " (profile " + x.link.Profile + ")", help: settings.Help, err: settings}
 	}
 	f := awsclient.Explain(err, &x.seen, x.said.text)
+	// Answers quote what was wrong, whole or cut.
+	f.Text, f.Message = masked(f.Text), masked(f.Message)
+	if f.Err != nil && masked(f.Err.Error()) != f.Err.Error() {
+		f.Err = errors.New(masked(f.Err.Error()))
+	}
 	e := &cred.UpstreamError{Op: opAssume, Target: x.grant.role, Code: f.Code, Status: f.Status, Skew: f.Skew, Err: f.Err,
 		Message: x.doing() + f.Text, Help: f.Hint, Refused: f.Kind == awsclient.Refused}
 	if e.Refused {
@@ -142,6 +148,12 @@ func (x *exchange) invalid(say func(text, help string), message, why string) {
 		say("AWS takes no such assertion ("+why+")", x.wherefrom())
 	}
 }
+
+// part is long enough to be a part of an assertion, and too long for a word
+// of an ARN.
+var part = regexp.MustCompile(`[A-Za-z0-9+/=]{48,}`)
+
+func masked(s string) string { return part.ReplaceAllString(s, cred.Redacted) }
 
 // printable is one short line of what others sent.
 func printable(s string) string {

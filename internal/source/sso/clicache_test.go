@@ -47,14 +47,7 @@ func (w *world) cliSignIn(path string, change func(map[string]any)) fakeaws.SSOT
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		w.t.Fatal(err)
 	}
-	w.vault.mu.Lock()
-	defer w.vault.mu.Unlock()
-	if w.vault.ever == nil {
-		w.vault.records, w.vault.ever = map[string]cred.Secret{}, map[string]bool{}
-	}
-	for _, s := range []string{x.AccessToken, x.RefreshToken, x.ClientSecret} {
-		w.vault.ever[s] = true
-	}
+	w.vault.remember(x.AccessToken, x.RefreshToken, x.ClientSecret)
 	return x
 }
 
@@ -220,6 +213,7 @@ func TestTheCacheIsShared(t *testing.T) {
 	}
 	w.count("CreateToken", 1)
 
+	w.asks(cred.AskBrowser)
 	// Ours is written, too.
 	w.aws.EndSSOSessions()
 	w.person.is(nil)

@@ -28,7 +28,7 @@ const (
 
 // world is a fake AWS with an Identity Center, and a person.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	aws    *fakeaws.Server
 	url    string
 	deps   Deps
@@ -44,7 +44,7 @@ func people() fakeaws.SSOSpec {
 	}}
 }
 
-func newWorld(t *testing.T, spec fakeaws.SSOSpec) *world {
+func newWorld(t testing.TB, spec fakeaws.SSOSpec) *world {
 	t.Helper()
 	s, u := fakeawstest.Start(t)
 	s.AddSSO(spec)
@@ -224,6 +224,9 @@ func (p *person) Ask(ctx context.Context, key cred.LinkKey, q cred.Question) (cr
 	first := p.live[key] == 1
 	if first {
 		p.asked = append(p.asked, q)
+		if u, err := url.Parse(q.URL); err == nil && u.Query().Get("state") != "" {
+			p.w.vault.remember(u.Query().Get("state"))
+		}
 	}
 	does := p.does
 	p.mu.Unlock()
@@ -326,6 +329,18 @@ func (v *vault) Put(_ context.Context, name string, value cred.Secret) error {
 		v.ever[c.secret.Reveal()] = true
 	}
 	return nil
+}
+
+// remember makes s a secret that must not be seen.
+func (v *vault) remember(secrets ...string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.ever == nil {
+		v.records, v.ever = map[string]cred.Secret{}, map[string]bool{}
+	}
+	for _, s := range secrets {
+		v.ever[s] = true
+	}
 }
 
 func (v *vault) Delete(_ context.Context, name string) error {

@@ -59,7 +59,7 @@ func newAssumeRole(link profiles.Link, d Deps) (cred.Source, error) {
 	return s, nil
 }
 
-func (s *assumeRole) Interactive() bool { return s.link.Params["mfa_serial"] != "" }
+func (s *assumeRole) Interactive() bool { return s.d.interactive(s.link) }
 
 // Reach tells whether STS can be connected to.
 func (s *assumeRole) Reach(ctx context.Context) error { return reach(ctx, s.link.Client, s.d) }

@@ -34,7 +34,7 @@ func newSessionToken(link profiles.Link, d Deps) (cred.Source, error) {
 	return &sessionToken{link: link, d: d, duration: n}, nil
 }
 
-func (s *sessionToken) Interactive() bool { return s.link.Params["mfa_serial"] != "" }
+func (s *sessionToken) Interactive() bool { return s.d.interactive(s.link) }
 
 // Reach tells whether STS can be connected to.
 func (s *sessionToken) Reach(ctx context.Context) error { return reach(ctx, s.link.Client, s.d) }

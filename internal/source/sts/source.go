@@ -34,6 +34,16 @@ type Deps struct {
 	// User is the name in the default role session name, "" for that of the
 	// user who runs this process.
 	User string
+	// Unattended says whether a code of the MFA device serial comes without
+	// a person, by the profile's mfa_process or otherwise: such a link is
+	// refreshed ahead. nil is never.
+	Unattended func(serial, process string) bool
+}
+
+// interactive reports whether a link needs a person.
+func (d *Deps) interactive(link profiles.Link) bool {
+	serial := link.Params["mfa_serial"]
+	return serial != "" && (d.Unattended == nil || !d.Unattended(serial, link.Params["mfa_process"]))
 }
 
 // New returns the source of a static-keys, environment-keys, session-token
@@ -165,6 +175,7 @@ func (c *call) askMFA(ctx context.Context, in cred.Input) error {
 		Profile: in.Profile,
 		Serial:  c.serial,
 		Text:    "MFA code of " + c.serial,
+		Process: c.link.Params["mfa_process"],
 	})
 	if err != nil {
 		return err
