@@ -225,6 +225,7 @@ func (d *daemon) apply(ctx context.Context, old, next *config) error {
 	d.pinProfiles()
 	d.broker.SetSigninTimeout(next.SignInTimeout)
 	d.queue.SetExpiry(next.SignInTimeout)
+	d.shared.run.SetTimeout(next.ProcessTimeout)
 	d.applyLog(old, next)
 	if next.Audit != old.Audit {
 		d.openAudit(next.Settings)

@@ -91,7 +91,7 @@ func (s *sources) For(link profiles.Link) (cred.Source, error) {
 }
 
 func (d *daemon) stsDeps() sts.Deps {
-	return sts.Deps{Store: d.store, AllowRoot: d.rootAllowed, Skew: d.setSkew, Pool: d.pool, Log: d.log, Unattended: d.shared.mfa.Unattended}
+	return sts.Deps{Store: d.store, AllowRoot: d.rootAllowed, Skew: d.setSkew, Pool: d.pool, Log: d.log, Unattended: d.shared.mfa.Unattended, ProcessLimit: d.shared.run.Timeout}
 }
 
 func (d *daemon) oidcDeps() oidc.Deps {
@@ -165,7 +165,8 @@ func (d *daemon) ownAddress(addr string) bool {
 		own = append(own, e.address())
 	}
 	for _, text := range own {
-		if have, err := netip.ParseAddrPort(text); err == nil && have.Port() == want.Port() && have.Addr().Unmap() == want.Addr().Unmap() {
+		if have, err := netip.ParseAddrPort(text); err == nil && have.Port() == want.Port() &&
+			(have.Addr().Unmap() == want.Addr().Unmap() || have.Addr().IsUnspecified()) {
 			return true
 		}
 	}

@@ -436,7 +436,7 @@ func (r *resolver) clients(steps []step, q Query) *Error {
 	for i := range steps {
 		st := &steps[i]
 		switch st.Kind {
-		case KindProcess, KindIMDS, KindContainer:
+		case KindIMDS, KindContainer:
 			continue // these call no service of AWS
 		}
 		c, ok := resolved[st.v]

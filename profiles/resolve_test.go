@@ -142,7 +142,7 @@ var resolveCases = []resolveCase{
 	{name: "login_session before credential_process", world: world{config: "[profile a]\nlogin_session = arn:aws-cn:iam::1:user/x\ncredential_process = /p\n"},
 		chain: "login(a)", params: map[string]string{"login_session": "arn:aws-cn:iam::1:user/x", "region": "cn-north-1"}},
 	{name: "credential_process", world: world{config: "[profile a]\ncredential_process = /p --x=y\n"},
-		chain: "process(a)", params: map[string]string{"credential_process": "/p --x=y", "region": ""}},
+		chain: "process(a)", params: map[string]string{"credential_process": "/p --x=y", "hand_out": "true", "region": "us-east-1"}},
 	{name: "a source's static keys end the chain", world: world{config: "[profile a]\nrole_arn = " + testRole + "\nsource_profile = b\n[profile b]\nrole_arn = x\nsource_profile = user\n" + pair + user},
 		chain: "static-keys(b) -> assume-role(a)"},
 	{name: "a source's static keys in the vault end the chain", world: world{config: "[profile a]\nrole_arn = " + testRole + "\nsource_profile = b\n[profile b]\nrole_arn = x\nsource_profile = user\n" + user, vault: map[string]VaultKey{"b": {}}},

@@ -126,6 +126,10 @@ func (l *link) call(ctx context.Context, f *flight, base *cred.Snapshot, ask cre
 	if asksPerson(src) {
 		limit = time.Duration(l.b.signin.Load())
 	}
+	// One that runs a program has the program's own limit.
+	if x, ok := src.(interface{ Limit() time.Duration }); ok {
+		limit = max(limit, x.Limit())
+	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if kept(spec.Kind) {

@@ -20,6 +20,9 @@ type options struct {
 	program, accessKeyID, event, since, until                 string
 	limit                                                     int
 	expires                                                   expiry
+	duration                                                  sessionLength
+	print, switchRole                                         bool
+	service                                                   string
 }
 
 // command is one word of keyfob, or two ("grant add").
@@ -90,6 +93,10 @@ func commands() []*command {
 				fs.BoolVar(&o.qr, "qr", false, "draw the address of --device or --remote as a QR code")
 				fs.StringVar(&o.assertionFile, "assertion-file", "", "`file` with a SAML assertion (- for standard input)")
 			}), run: (*app).login},
+		{name: "console", args: "[P]", max: 1, profile: true, short: "open the AWS console, signed in as P",
+			long:  "A role's console session lasts as long as its credentials, or --duration. For a user's keys it is made by\nGetFederationToken: it may do what the user may, less with --policy and --policy-arn.",
+			flags: both(regionFlags, policyFlags, jsonFlag, consoleFlags), run: (*app).console},
+		{name: "whoami", args: "[P]", max: 1, profile: true, short: "show who AWS says that P is, and what is wrong with its keys", flags: both(regionFlags, jsonFlag), run: (*app).whoami},
 		{name: "answer", args: "[ID]", max: 1, short: "answer a question that waits (keyfob status lists them), such as a program's for a protected profile",
 			flags: jsonFlag, run: (*app).answer},
 		{name: "logout", args: "[P]", max: 1, profile: true, short: "forget P's sessions and revoke its grants", flags: jsonFlag, run: (*app).logout},
@@ -114,6 +121,12 @@ func commands() []*command {
 				fs.IntVar(&o.limit, "limit", 0, "the newest `number` of them")
 			}), run: (*app).audit},
 		{name: "audit verify", short: "check that nobody has changed the audit log", flags: jsonFlag, run: (*app).auditVerify},
+		{name: "mfa add", args: "[SERIAL]", max: -1, short: "keep the seed of a virtual MFA device in the vault, which then gives its codes",
+			long:  "SERIAL is the device's ARN; without it, it is the mfa_serial of --profile. The seed is asked for, or read from\nstandard input as one line: base32 as AWS shows it, or the otpauth:// address of its QR code.",
+			flags: jsonFlag, run: (*app).mfaAdd},
+		{name: "mfa list", short: "list the MFA devices whose seeds are in the vault", flags: jsonFlag, run: (*app).mfaList},
+		{name: "mfa remove", args: "[SERIAL]", max: 1, short: "remove the seed of an MFA device from the vault", flags: both(yesFlag, jsonFlag), run: (*app).mfaRemove},
+		{name: "mfa code", args: "[SERIAL]", max: 1, short: "print a code of an MFA device whose seed is in the vault", flags: jsonFlag, run: (*app).mfaCode},
 		{name: "lock", short: "forget keys and credentials in memory and hand out none until unlock", flags: jsonFlag, run: (*app).lock},
 		{name: "unlock", short: "open the vault", long: "With standard input not a terminal a passphrase is read from it, as one line.", flags: jsonFlag, run: (*app).unlock},
 		{name: "reload", short: "have the daemon read its files again", flags: jsonFlag, run: (*app).reload},

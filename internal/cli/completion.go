@@ -179,8 +179,29 @@ func (a *app) candidates(before []string, typed string) []string {
 		return within(all, cmd.name)
 	case cmd.profile && given == 0:
 		return a.profileNames()
+	case (cmd.name == "mfa remove" || cmd.name == "mfa code") && given == 0:
+		return a.deviceNames()
 	}
 	return nil
+}
+
+// deviceNames are the MFA devices of the vault, if a daemon runs.
+func (a *app) deviceNames() []string {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	client, err := a.dial(ctx)
+	if err != nil {
+		return nil
+	}
+	var r control.MFAListResult
+	if client.Call(ctx, control.MethodMFAList, a.environment(), &r, nil) != nil {
+		return nil
+	}
+	var names []string
+	for _, d := range r.Devices {
+		names = append(names, d.Serial)
+	}
+	return names
 }
 
 // nextWords are the words that go on from word, "" for none yet.

@@ -116,7 +116,7 @@ func repeatable(method string, params any) bool {
 	switch method {
 	case control.MethodCredentials, control.MethodList, control.MethodExplain, control.MethodStatus,
 		control.MethodGrantList, control.MethodVersion, control.MethodUnlock, control.MethodReload,
-		control.MethodAudit, control.MethodAuditVerify:
+		control.MethodAudit, control.MethodAuditVerify, control.MethodConsole, control.MethodWhoami, control.MethodMFAList:
 		return true
 	case control.MethodGrantAdd:
 		p, ok := params.(control.GrantParams)

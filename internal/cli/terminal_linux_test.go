@@ -461,7 +461,7 @@ func TestExecSweeps(t *testing.T) {
 // A keyfob that is killed leaves its directory to the very next one.
 func TestExecSweepsAfterAKill(t *testing.T) {
 	h := newHome(t)
-	cmd := h.command("exec", "a", "--", "sh", "-c", "echo up; while [ ! -e over ]; do sleep 0.02; done")
+	cmd := h.command("exec", "a", "--", "sh", "-c", "echo up; for i in $(seq 500); do [ -e over ] && exit; sleep 0.02; done")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -77,7 +77,7 @@ func TestEachCodeIsGivenOnce(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				got = append(got, c.Code.Reveal())
-				if !c.Ends.After(time.Now()) || c.Ends.Sub(time.Now()) > 30*time.Second {
+				if !c.Ends.After(time.Now()) || time.Until(c.Ends) > 30*time.Second {
 					t.Errorf("ends %s", c.Ends)
 				}
 			})

@@ -150,9 +150,10 @@ func (c Config) writes(files []file) (steps []Step, changed map[string]bool, err
 
 // removals returns the steps that remove the files, and notes of those that
 // stay because they are not ours.
-func (c Config) removals(paths []string) (steps []Step, notes []string, err error) {
-	for _, path := range paths {
-		is, err := look(path, "")
+func (c Config) removals(files []file) (steps []Step, notes []string, err error) {
+	for _, f := range files {
+		path := f.path
+		is, err := look(path, f.content)
 		if err != nil {
 			return nil, nil, err
 		}

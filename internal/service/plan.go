@@ -32,6 +32,7 @@ type Step struct {
 
 	do       func(context.Context) error
 	explain  func(out string, err error) error // of a failed command
+	back     [][]string                        // commands that undo Run, also after its failure
 	optional bool                              // a failure is no failure
 }
 
@@ -71,6 +72,9 @@ func (p Plan) run(ctx context.Context) error {
 		back, err := s.perform(ctx)
 		if err != nil && !s.optional {
 			// What undoes has to run also when the caller has gone.
+			if back != nil {
+				back()
+			}
 			for i := len(undo) - 1; i >= 0; i-- {
 				undo[i]()
 			}
@@ -134,14 +138,19 @@ func (s Step) perform(ctx context.Context) (undo func(), err error) {
 		}
 		return nil, nil
 	case len(s.Run) > 0:
+		undo := func() {
+			for _, argv := range s.back {
+				_, _ = command(context.WithoutCancel(ctx), argv...)
+			}
+		}
 		out, err := command(ctx, s.Run...)
 		if err != nil {
 			if s.explain != nil {
-				return nil, s.explain(out, err)
+				return undo, s.explain(out, err)
 			}
-			return nil, commandError(s.Run, out, err)
+			return undo, commandError(s.Run, out, err)
 		}
-		return nil, nil
+		return undo, nil
 	}
 	return nil, s.do(ctx)
 }

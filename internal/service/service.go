@@ -160,7 +160,7 @@ func New(c Config) (*Manager, error) {
 		m.host = newWindows(c)
 	default:
 		return nil, fail("keyfob starts a daemon by itself when it needs one; elsewhere let your supervisor run keyfobd run --service",
-			"cannot install a service: neither systemd nor OpenRC runs here")
+			"cannot use a service: no service manager that keyfob knows runs here (systemd, OpenRC)")
 	}
 	if c.PassphraseCredential != "" && !(c.Platform == "systemd" && c.System) {
 		return nil, fail("use --passphrase-file", "cannot use a systemd credential: that is for the system service under systemd")

@@ -121,7 +121,7 @@ func TestSAMLCookiesLast(t *testing.T) {
 	aws.ForgetLogins()
 	third := p.signIn(p.request(page, idp+"/saml", window))
 	third.want(t, exitNobody, "")
-	if !strings.Contains(third.errs, "there is no desktop session") || third.took > silentLimit {
+	if !strings.Contains(third.errs, "there is no desktop session") || third.took > silentLimit+closeGrace {
 		t.Errorf("%q after %s", third.errs, third.took)
 	}
 	t.Logf("by cookie %s, given up %s", second.took.Round(10*time.Millisecond), third.took.Round(10*time.Millisecond))

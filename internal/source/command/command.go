@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -40,7 +41,7 @@ type Config struct {
 // between runs.
 type Runner struct {
 	env     []string
-	timeout time.Duration
+	timeout atomic.Int64 // nanoseconds
 	log     *logrus.Entry
 }
 
@@ -49,14 +50,22 @@ func New(c Config) *Runner {
 	if c.Environ == nil {
 		c.Environ = os.Environ()
 	}
-	if c.Timeout <= 0 {
-		c.Timeout = DefaultTimeout
+	r := &Runner{env: childEnv(c.Environ, runtime.GOOS == "windows"), log: c.Log}
+	r.SetTimeout(c.Timeout)
+	return r
+}
+
+// SetTimeout sets Config.Timeout anew, for programs that start from now on;
+// 0 is DefaultTimeout.
+func (r *Runner) SetTimeout(d time.Duration) {
+	if d <= 0 {
+		d = DefaultTimeout
 	}
-	return &Runner{env: childEnv(c.Environ, runtime.GOOS == "windows"), timeout: c.Timeout, log: c.Log}
+	r.timeout.Store(int64(d))
 }
 
 // Timeout is the limit of a program that names none.
-func (r *Runner) Timeout() time.Duration { return r.timeout }
+func (r *Runner) Timeout() time.Duration { return time.Duration(r.timeout.Load()) }
 
 // Program is what to run: a Line for the shell (`sh -c LINE`, `cmd.exe /C
 // LINE`), or Args, the first of which is looked up on PATH.
@@ -108,7 +117,7 @@ func (r *Runner) Run(ctx context.Context, p Program) (cred.Secret, error) {
 	}
 	limit := p.Timeout
 	if limit <= 0 {
-		limit = r.timeout
+		limit = r.Timeout()
 	}
 	if until, ok := ctx.Deadline(); ok {
 		limit = min(limit, time.Until(until))

@@ -207,7 +207,7 @@ func TestSettle(t *testing.T) {
 	var mu sync.Mutex
 	var events []string
 	note := func(s string) { mu.Lock(); events = append(events, s); mu.Unlock() }
-	both := make(chan struct{}, 2)
+	both := make(chan struct{}, 3)
 	w.ask.does = func(ctx context.Context, q cred.Question) (cred.Secret, error) {
 		note("asks " + q.Profile)
 		both <- struct{}{}

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -171,7 +172,7 @@ func (w *world) noSecrets(t testing.TB, err error, all ...cred.Credentials) {
 	for ; err != nil; err = errors.Unwrap(err) {
 		seen += err.Error() + cred.HintOf(err)
 	}
-	secrets := w.canaries
+	secrets := slices.Clone(w.canaries)
 	for _, c := range all {
 		secrets = append(secrets, c.SecretAccessKey.Reveal(), c.SessionToken.Reveal())
 	}

@@ -112,7 +112,9 @@ func TestTPM(t *testing.T) {
 	// A key that is not the certificate's is found out without the TPM.
 	cert, _ := w.tpmLeaf(t, tpm, tpm2.TPMAlgECC, 256)
 	_, key := w.tpmLeaf(t, tpm, tpm2.TPMAlgECC, 256)
+	w.deps.TPM = w.dir + "/none"
 	w.refused(t, []string{"is another certificate's"}, "certificate", w.file(t, "x.pem", cert, key))
+	w.deps.TPM = socket
 
 	// Below a persistent parent.
 	session := keyfile.NewTPMSession(tpm)

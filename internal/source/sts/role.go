@@ -6,6 +6,7 @@ import (
 	"os/user"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -60,6 +61,9 @@ func newAssumeRole(link profiles.Link, d Deps) (cred.Source, error) {
 }
 
 func (s *assumeRole) Interactive() bool { return s.d.interactive(s.link) }
+
+// Limit is the time limit of a fetch where it is longer than usual, else 0.
+func (s *assumeRole) Limit() time.Duration { return s.d.limit(s.link) }
 
 // Reach tells whether STS can be connected to.
 func (s *assumeRole) Reach(ctx context.Context) error { return reach(ctx, s.link.Client, s.d) }

@@ -36,6 +36,9 @@ func newSessionToken(link profiles.Link, d Deps) (cred.Source, error) {
 
 func (s *sessionToken) Interactive() bool { return s.d.interactive(s.link) }
 
+// Limit is the time limit of a fetch where it is longer than usual, else 0.
+func (s *sessionToken) Limit() time.Duration { return s.d.limit(s.link) }
+
 // Reach tells whether STS can be connected to.
 func (s *sessionToken) Reach(ctx context.Context) error { return reach(ctx, s.link.Client, s.d) }
 

@@ -38,6 +38,17 @@ type Deps struct {
 	// a person, by the profile's mfa_process or otherwise: such a link is
 	// refreshed ahead. nil is never.
 	Unattended func(serial, process string) bool
+	// ProcessLimit is the time limit of a mfa_process; nil where none is run.
+	ProcessLimit func() time.Duration
+}
+
+// limit is the time limit of a fetch that runs a mfa_process before it calls
+// AWS, 0 where none is run.
+func (d *Deps) limit(link profiles.Link) time.Duration {
+	if d.ProcessLimit == nil || link.Params["mfa_process"] == "" {
+		return 0
+	}
+	return d.ProcessLimit() + cred.FetchTimeout
 }
 
 // interactive reports whether a link needs a person.

@@ -1,0 +1,328 @@
+//go:build windows
+
+package service
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	kardianos "github.com/kardianos/service"
+	"golang.org/x/sys/windows"
+	"golang.org/x/sys/windows/svc"
+	"golang.org/x/sys/windows/svc/mgr"
+)
+
+// newWindows returns the service control manager for the machine, and the
+// task scheduler for a user.
+func newWindows(c Config) host {
+	if c.System {
+		return &scm{c: c}
+	}
+	return &logonTask{c: c}
+}
+
+// scm is a service of Windows, through kardianos/service.
+type scm struct{ c Config }
+
+// parameters are the service's: it starts at boot as LocalSystem and is
+// started again when it fails, which the library does not do by itself.
+func (s *scm) parameters() *kardianos.Config {
+	return &kardianos.Config{
+		Name: Name, DisplayName: "keyfob", Description: systemText,
+		Executable: s.c.Program, Arguments: s.c.args(),
+		Option: kardianos.KeyValue{
+			"StartType": "automatic", "OnFailure": "restart", "OnFailureDelayDuration": "1s", "OnFailureResetPeriod": 60,
+		},
+	}
+}
+
+func (s *scm) service() (kardianos.Service, error) {
+	k, err := kardianos.New(nil, s.parameters())
+	if err != nil {
+		return nil, s.explain("use", err)
+	}
+	return k, nil
+}
+
+func (s *scm) explain(verb string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, windows.ERROR_ACCESS_DENIED):
+		return fail("run it as an administrator", "cannot %s the service: Windows does not permit it", verb)
+	case errors.Is(err, windows.ERROR_SERVICE_DOES_NOT_EXIST), errors.Is(err, kardianos.ErrNotInstalled):
+		return fail("keyfob service install --system", "cannot %s the service: it is not installed", verb)
+	case errors.Is(err, windows.ERROR_SERVICE_MARKED_FOR_DELETE):
+		return fail("close the Services window, or restart the machine", "cannot %s the service: it is being removed", verb)
+	case errors.Is(err, windows.ERROR_SERVICE_DISABLED):
+		return fail("sc config keyfob start= auto", "cannot %s the service: it is disabled", verb)
+	}
+	return fail("", "cannot %s the service: %w", verb, err)
+}
+
+// commandLine is how the service control manager keeps program and arguments.
+func (s *scm) commandLine() string {
+	words := []string{windows.EscapeArg(s.c.Program)}
+	for _, a := range s.c.args() {
+		words = append(words, windows.EscapeArg(a))
+	}
+	return strings.Join(words, " ")
+}
+
+// current returns the installed service's settings; nil where there is none.
+func (s *scm) current() (*mgr.Config, svc.State, error) {
+	h, err := windows.OpenSCManager(nil, nil, windows.SC_MANAGER_CONNECT)
+	if err != nil {
+		return nil, 0, s.explain("look at", err)
+	}
+	m := &mgr.Mgr{Handle: h}
+	defer func() { _ = m.Disconnect() }()
+	name, err := windows.UTF16PtrFromString(Name)
+	if err != nil {
+		return nil, 0, err
+	}
+	sh, err := windows.OpenService(m.Handle, name, windows.SERVICE_QUERY_CONFIG|windows.SERVICE_QUERY_STATUS)
+	if errors.Is(err, windows.ERROR_SERVICE_DOES_NOT_EXIST) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, s.explain("look at", err)
+	}
+	o := &mgr.Service{Handle: sh, Name: Name}
+	defer func() { _ = o.Close() }()
+	conf, err := o.Config()
+	if err != nil {
+		return nil, 0, s.explain("look at", err)
+	}
+	st, err := o.Query()
+	if err != nil {
+		return nil, 0, s.explain("look at", err)
+	}
+	return &conf, st.State, nil
+}
+
+// change opens the service with all rights and lets f change it.
+func (s *scm) change(verb string, f func(*mgr.Service) error) error {
+	m, err := mgr.Connect()
+	if err != nil {
+		return s.explain(verb, err)
+	}
+	defer func() { _ = m.Disconnect() }()
+	o, err := m.OpenService(Name)
+	if err != nil {
+		return s.explain(verb, err)
+	}
+	defer func() { _ = o.Close() }()
+	return s.explain(verb, f(o))
+}
+
+func (s *scm) install(context.Context) (Plan, error) {
+	conf, state, err := s.current()
+	if err != nil {
+		return Plan{}, err
+	}
+	k, err := s.service()
+	if err != nil {
+		return Plan{}, err
+	}
+	var p Plan
+	start := Step{Do: "start the service " + Name, do: func(context.Context) error { return s.explain("start", k.Start()) }}
+	switch {
+	case conf == nil:
+		p.Steps = append(p.Steps, Step{Do: "make the service " + Name + ": " + s.commandLine(), do: func(context.Context) error {
+			if err := k.Install(); err != nil {
+				return s.explain("install", err)
+			}
+			// A daemon that ends with an error has not crashed, to Windows.
+			return s.change("install", func(o *mgr.Service) error { return o.SetRecoveryActionsOnNonCrashFailures(true) })
+		}})
+	case conf.BinaryPathName != s.commandLine() || conf.StartType != mgr.StartAutomatic:
+		p.Steps = append(p.Steps, Step{Do: "change the service " + Name + ": " + s.commandLine(), do: func(context.Context) error {
+			return s.change("change", func(o *mgr.Service) error {
+				c, err := o.Config()
+				if err != nil {
+					return err
+				}
+				c.BinaryPathName, c.StartType, c.Description = s.commandLine(), mgr.StartAutomatic, systemText
+				return o.UpdateConfig(c)
+			})
+		}})
+		if state != svc.Stopped {
+			p.Steps = append(p.Steps, Step{Do: "restart the service " + Name, do: func(context.Context) error { return s.explain("restart", k.Restart()) }})
+			return p, nil
+		}
+	}
+	if state != svc.Running {
+		p.Steps = append(p.Steps, start)
+	}
+	return p, nil
+}
+
+func (s *scm) uninstall(context.Context) (Plan, error) {
+	conf, state, err := s.current()
+	if err != nil || conf == nil {
+		return Plan{}, err
+	}
+	k, err := s.service()
+	if err != nil {
+		return Plan{}, err
+	}
+	var p Plan
+	if state != svc.Stopped {
+		p.Steps = append(p.Steps, Step{Do: "stop the service " + Name, do: func(context.Context) error { return s.explain("stop", k.Stop()) }})
+	}
+	p.Steps = append(p.Steps, Step{Do: "remove the service " + Name, do: func(context.Context) error { return s.explain("remove", k.Uninstall()) }})
+	return p, nil
+}
+
+func (s *scm) control(_ context.Context, verb string) error {
+	k, err := s.service()
+	if err != nil {
+		return err
+	}
+	return s.explain(verb, kardianos.Control(k, verb))
+}
+
+func (s *scm) status(context.Context) (Status, error) {
+	conf, state, err := s.current()
+	if err != nil {
+		return Status{}, err
+	}
+	if conf == nil {
+		return Status{State: "not installed", Hint: "keyfob service install --system"}, nil
+	}
+	words := map[svc.State]string{svc.Stopped: "stopped", svc.StartPending: "starting", svc.StopPending: "stopping", svc.Running: "running",
+		svc.ContinuePending: "continuing", svc.PausePending: "pausing", svc.Paused: "paused"}
+	return Status{Installed: true, Enabled: conf.StartType == mgr.StartAutomatic, Running: state == svc.Running, State: words[state], File: conf.BinaryPathName}, nil
+}
+
+// WindowsLog is the file to which a service of Windows writes its log.
+func WindowsLog(system bool, getenv func(string) string) string {
+	base := getenv("LOCALAPPDATA")
+	if system {
+		base = getenv("ProgramData")
+	}
+	return filepath.Join(base, "keyfob", "keyfobd.log")
+}
+
+func (s *scm) logs(ctx context.Context, w io.Writer, o LogOptions) error {
+	return tail(ctx, w, WindowsLog(true, s.c.Getenv), o)
+}
+
+// logonTask is a task of the task scheduler, by schtasks.
+type logonTask struct{ c Config }
+
+func (t *logonTask) sid() (string, error) {
+	u, err := windows.GetCurrentProcessToken().GetTokenUser()
+	if err != nil {
+		return "", fail("", "cannot tell which user this is: %w", err)
+	}
+	return u.User.Sid.String(), nil
+}
+
+func (t *logonTask) schtasks(ctx context.Context, args ...string) (string, error) {
+	argv := append([]string{"schtasks.exe"}, args...)
+	out, err := command(ctx, argv...)
+	if err != nil {
+		return out, commandError(argv, out, err)
+	}
+	return out, nil
+}
+
+func (t *logonTask) file(sid string) string {
+	return filepath.Join(t.c.Getenv("LOCALAPPDATA"), "keyfob", "logon-task.xml")
+}
+
+// installed reports whether there is a task, and whether it is the one of
+// this program: its definition is kept beside the data.
+func (t *logonTask) installed(ctx context.Context, sid string) (there, same bool) {
+	_, err := t.schtasks(ctx, "/Query", "/TN", taskName(sid))
+	b, _ := os.ReadFile(t.file(sid))
+	return err == nil, string(b) == string(utf16LE(t.c.taskText(sid)))
+}
+
+func (t *logonTask) step(args ...string) Step {
+	return Step{Run: append([]string{"schtasks.exe"}, args...)}
+}
+
+func (t *logonTask) install(ctx context.Context) (Plan, error) {
+	sid, err := t.sid()
+	if err != nil {
+		return Plan{}, err
+	}
+	there, same := t.installed(ctx, sid)
+	if there && same {
+		return Plan{}, nil
+	}
+	var p Plan
+	p.Steps = append(p.Steps, Step{Write: t.file(sid), Content: string(utf16LE(t.c.taskText(sid))), Mode: 0o600})
+	make := t.step("/Create", "/F", "/TN", taskName(sid), "/XML", t.file(sid))
+	if there {
+		p.Steps = append(p.Steps, Step{Run: t.step("/End", "/TN", taskName(sid)).Run, optional: true})
+	} else {
+		make.back = [][]string{t.step("/Delete", "/F", "/TN", taskName(sid)).Run}
+		if t.c.MakeRoom != nil {
+			p.Steps = append(p.Steps, Step{Do: "end a daemon that runs already", do: t.c.MakeRoom})
+		}
+	}
+	p.Steps = append(p.Steps, make, t.step("/Run", "/TN", taskName(sid)))
+	return p, nil
+}
+
+func (t *logonTask) uninstall(ctx context.Context) (Plan, error) {
+	sid, err := t.sid()
+	if err != nil {
+		return Plan{}, err
+	}
+	var p Plan
+	if there, _ := t.installed(ctx, sid); there {
+		p.Steps = append(p.Steps, Step{Run: t.step("/End", "/TN", taskName(sid)).Run, optional: true}, t.step("/Delete", "/F", "/TN", taskName(sid)))
+	}
+	if _, err := os.Stat(t.file(sid)); err == nil {
+		p.Steps = append(p.Steps, Step{Remove: t.file(sid)})
+	}
+	return p, nil
+}
+
+func (t *logonTask) control(ctx context.Context, verb string) error {
+	sid, err := t.sid()
+	if err != nil {
+		return err
+	}
+	if there, _ := t.installed(ctx, sid); !there {
+		return fail("keyfob service install", "cannot %s the service: it is not installed", verb)
+	}
+	if verb != "start" {
+		if _, err := t.schtasks(ctx, "/End", "/TN", taskName(sid)); err != nil || verb == "stop" {
+			return err
+		}
+	}
+	_, err = t.schtasks(ctx, "/Run", "/TN", taskName(sid))
+	return err
+}
+
+// status says whether there is a task; whether its daemon runs, the task
+// scheduler tells in the language of the machine only.
+func (t *logonTask) status(ctx context.Context) (Status, error) {
+	sid, err := t.sid()
+	if err != nil {
+		return Status{}, err
+	}
+	there, same := t.installed(ctx, sid)
+	if !there {
+		return Status{State: "not installed", Hint: "keyfob service install"}, nil
+	}
+	s := Status{Installed: true, Enabled: true, State: "starts at logon; keyfob status tells of the daemon", File: taskName(sid)}
+	if !same {
+		s.Problem, s.Hint = "its task is of another keyfob", "keyfob service install"
+	}
+	return s, nil
+}
+
+func (t *logonTask) logs(ctx context.Context, w io.Writer, o LogOptions) error {
+	return tail(ctx, w, WindowsLog(false, t.c.Getenv), o)
+}
