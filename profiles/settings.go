@@ -252,8 +252,25 @@ func redact(name, value string) string {
 	switch name {
 	case "aws_secret_access_key", "aws_session_token", "aws_security_token", "oidc_client_secret":
 		return Redacted
+	case "roles_anywhere_certificate", "roles_anywhere_private_key":
+		return redactPIN(value)
 	}
 	return value
+}
+
+// redactPIN hides the PIN that a pkcs11: URI may carry (RFC 7512, pin-value).
+func redactPIN(value string) string {
+	const attribute = "pin-value="
+	i := strings.Index(value, attribute)
+	if i < 0 || !strings.HasPrefix(value, "pkcs11:") {
+		return value
+	}
+	i += len(attribute)
+	end := strings.IndexAny(value[i:], "&;?")
+	if end < 0 {
+		return value[:i] + Redacted
+	}
+	return value[:i] + Redacted + redactPIN("pkcs11:" + value[i+end:])[len("pkcs11:"):]
 }
 
 // Get returns a setting by name; false when no layer has it.

@@ -110,6 +110,14 @@ if [ "$ok" != 0 ]; then
   what_failed "$log"
 fi
 
+if [ -n "$race" ] && command -v softhsm2-util >/dev/null; then
+  say "go test -tags pkcs11"
+  go vet -tags pkcs11 ./internal/source/rolesanywhere || ok=1
+  go test -tags pkcs11 -timeout 5m ./internal/source/rolesanywhere || ok=1
+else
+  skipped+=("the PKCS #11 build (no softhsm2 or no C compiler)")
+fi
+
 say "skipped"
 grep -hE -B1 '^ *--- SKIP' "$log" | grep -vE '^--$|^=== ' || true
 for s in "${skipped[@]}"; do echo "skipped: $s"; done

@@ -7,12 +7,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"keyfob/internal/cred"
 	"keyfob/internal/fakeaws"
+	"keyfob/internal/fakeaws/fakeawstest"
 	"keyfob/profiles"
 )
 
@@ -294,5 +297,28 @@ func TestShortConsoleIsSaid(t *testing.T) {
 	link, err := w.console(w.request(w.vaultKeys(), w.link(profiles.KindAssumeRole, "role_arn", deployer(w))))
 	if err != nil || !strings.Contains(link.Warning, "ends in 9m") && !strings.Contains(link.Warning, "ends in 10m") {
 		t.Errorf("%v, warning %q", err, link.Warning)
+	}
+}
+
+// TestConsoleByTheCABundle: the federation address is called with the profile's CA
+// bundle, and not at the profile's endpoint_url.
+func TestConsoleByTheCABundle(t *testing.T) {
+	w := newWorld(t, fakeaws.UserSpec{})
+	r := w.request(w.vaultKeys(), w.link(profiles.KindAssumeRole, "role_arn", deployer(w)))
+	other, address, ca := fakeawstest.StartTLS(t)
+	w.deps.Federation = address + "/federation"
+	_, err := w.console(r)
+	line(t, err, "signed by an unknown authority", "ca_bundle")
+
+	bundle := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(bundle, ca, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	last := &r.Chain[len(r.Chain)-1]
+	last.Client.CABundle = bundle
+	_, err = w.console(r) // who answers knows nobody
+	line(t, err, "does not take its credentials at 127.0.0.1")
+	if other.Count("GetSigninToken") != 1 || w.aws.Count("GetSigninToken") != 0 {
+		t.Errorf("asked %d times there, %d here", other.Count("GetSigninToken"), w.aws.Count("GetSigninToken"))
 	}
 }

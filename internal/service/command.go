@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -20,6 +21,9 @@ func command(ctx context.Context, argv ...string) (string, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "SYSTEMD_COLORS=0", "SYSTEMD_PAGER=")
+	if dir := runtimeDir(); dir != "" {
+		cmd.Env = append(cmd.Env, "XDG_RUNTIME_DIR="+dir)
+	}
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil && ctx.Err() != nil {
@@ -54,4 +58,17 @@ func lastLine(out string) string {
 		}
 	}
 	return strings.TrimSpace(lines[len(lines)-1])
+}
+
+// runtimeDir is the user's own where the variable is not set: su and cron do
+// not set it, and systemctl --user finds the user's systemd through it.
+func runtimeDir() string {
+	if os.Getenv("XDG_RUNTIME_DIR") != "" || os.Getuid() <= 0 {
+		return ""
+	}
+	dir := "/run/user/" + strconv.Itoa(os.Getuid())
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return ""
+	}
+	return dir
 }

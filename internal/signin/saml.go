@@ -114,18 +114,19 @@ type samlVisit struct {
 	headless bool
 	silent   bool // give up as soon as the person would have to do something
 
-	b      *browser
-	agent  string          // of the browser with a window
-	pages  map[string]bool // sessions of pages
-	first  string          // session of the first page
-	opened int             // number of the command that opened url
+	b       *browser
+	agent   string          // of the browser with a window
+	pages   map[string]bool // sessions of pages
+	loading map[string]bool // frames
+	first   string          // session of the first page
+	opened  int             // number of the command that opened url
 }
 
 // run drives one browser until it has the assertion. Errors: errRefused when
 // the person closed it; errAsks for a silent one; errNobody when it does not
 // start; ctx's cause.
 func (v *samlVisit) run(ctx context.Context, dir *browserDir) (assertion string, err error) {
-	v.pages = map[string]bool{}
+	v.pages, v.loading = map[string]bool{}, map[string]bool{}
 	if v.silent {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, silentLimit, errAsks)
@@ -188,18 +189,15 @@ func (v *samlVisit) wait(ctx context.Context) (string, error) {
 		switch m.Method {
 		case "Target.attachedToTarget":
 			still.Stop()
-			v.attached(m)
+			v.attached(ctx, m)
 		case "Target.detachedFromTarget":
 			if v.detached(m) && len(v.pages) == 0 {
 				why = errRefused // on macOS a browser without windows goes on
 				still.Reset(windowsGone)
 			}
-		case "Page.frameStartedLoading", "Page.frameNavigated":
-			if v.silent {
-				still.Stop()
-			}
-		case "Page.loadEventFired":
-			if v.silent {
+		case "Page.frameStartedLoading", "Page.frameStoppedLoading", "Page.frameDetached":
+			still.Stop()
+			if v.loads(m) && v.silent {
 				why = errAsks
 				still.Reset(silentIdle)
 			}
@@ -243,7 +241,7 @@ var autoAttach = map[string]any{"autoAttach": true, "waitForDebuggerOnStart": tr
 	"filter": []map[string]any{{"type": "page"}, {"type": "iframe"}, {"exclude": true}}}
 
 // attached has a new page or frame watched before it may run.
-func (v *samlVisit) attached(m message) {
+func (v *samlVisit) attached(ctx context.Context, m message) {
 	var p struct {
 		SessionID  string `json:"sessionId"`
 		TargetInfo struct {
@@ -273,8 +271,25 @@ func (v *samlVisit) attached(m message) {
 	v.pages[p.SessionID] = true
 	if v.first == "" {
 		v.first = p.SessionID
+		// Answered, it has all of the above in effect.
+		_ = t.call(ctx, v.first, "Page.enable", nil, nil)
 		v.opened = t.send(v.first, "Page.navigate", map[string]any{"url": v.url})
 	}
+}
+
+// loads keeps count of the frames that are loading and reports whether none
+// is any more.
+func (v *samlVisit) loads(m message) bool {
+	var p struct {
+		FrameID string `json:"frameId"`
+	}
+	_ = json.Unmarshal(m.Params, &p)
+	if m.Method == "Page.frameStartedLoading" {
+		v.loading[p.FrameID] = true
+	} else {
+		delete(v.loading, p.FrameID)
+	}
+	return len(v.loading) == 0
 }
 
 // detached forgets a session and reports whether it was a page.

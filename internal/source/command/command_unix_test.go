@@ -227,7 +227,7 @@ func TestTimeLimits(t *testing.T) {
 
 func TestNothingOfUsIsLeft(t *testing.T) { // not parallel: it counts goroutines
 	w := newWorld()
-	w.Runner.timeout = 300 * time.Millisecond
+	w.Runner.SetTimeout(300 * time.Millisecond)
 	_, _ = w.Run(t.Context(), Program{Name: "x", Line: "true"})
 	before, files := runtime.NumGoroutine(), openFiles(t)
 	for _, line := range []string{"true", "exit 1", "sleep 1000", "yes", "sleep 1000 & echo x", "exec >&- 2>&-; sleep 1000", "/not/there"} {

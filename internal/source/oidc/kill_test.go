@@ -79,7 +79,7 @@ func TestKill(t *testing.T) {
 		}
 	}
 	reached := make(chan string, 10)
-	w.idp.before = func(_ http.ResponseWriter, r *http.Request) bool {
+	w.idp.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasSuffix(r.URL.Path, "/token") {
 			return false
 		}
@@ -87,7 +87,7 @@ func TestKill(t *testing.T) {
 		reached <- r.PostForm.Get("refresh_token")
 		<-r.Context().Done()
 		return true
-	}
+	})
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func TestKill(t *testing.T) {
 	w.canaries.add(token)
 
 	// The next process.
-	w.idp.before = nil
+	w.idp.intercept(nil)
 	w.deps.Store = dir
 	w.restart()
 	w.ask.does = nobody

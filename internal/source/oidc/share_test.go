@@ -252,13 +252,13 @@ func TestShutdown(t *testing.T) {
 	w.expire()
 	before := w.record()["refresh_token"]
 	ctx, cancel := context.WithCancel(t.Context())
-	w.idp.before = func(_ http.ResponseWriter, r *http.Request) bool {
+	w.idp.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		if strings.HasSuffix(r.URL.Path, "/token") {
 			cancel()
 			time.Sleep(200 * time.Millisecond)
 		}
 		return false
-	}
+	})
 	_, err := w.source(w.link()).Fetch(ctx, cred.Input{Profile: "asked", Ask: w.ask})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("who left got %v", err)

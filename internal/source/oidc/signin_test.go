@@ -388,7 +388,8 @@ func TestProviderFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, fakeaws.OIDCSpec{})
-			w.idp.before, w.idp.discover = x.before, x.discover
+			w.idp.discover = x.discover
+			w.idp.intercept(x.before)
 			for i := 1; i < len(x.kv); i += 2 {
 				x.kv[i] = w.base + x.kv[i]
 			}
@@ -409,29 +410,29 @@ func TestProviderFaults(t *testing.T) {
 func TestRedirects(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fakeaws.OIDCSpec{})
-	w.idp.before = func(rw http.ResponseWriter, r *http.Request) bool {
+	w.idp.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
 		if strings.HasPrefix(r.URL.Path, "/old/") {
 			http.Redirect(rw, r, strings.Replace(r.URL.Path, "/old/", "/oidc/", 1), http.StatusMovedPermanently)
 			return true
 		}
 		return false
-	}
+	})
 	w.idp.discover = func(d map[string]any) { d["issuer"] = w.base + "/old/idp" }
 	_, err := w.fetch("oidc_issuer", w.base+"/old/idp")
 	wants(t, err, "another issuer") // discovered, and the answer judged
 
 	elsewhere := 0
 	other := newWorld(t, fakeaws.OIDCSpec{})
-	other.idp.before = func(http.ResponseWriter, *http.Request) bool { elsewhere++; return false }
+	other.idp.intercept(func(http.ResponseWriter, *http.Request) bool { elsewhere++; return false })
 	for _, path := range []string{"/openid-configuration", "/jwks", "/token"} {
 		w := newWorld(t, fakeaws.OIDCSpec{})
-		w.idp.before = func(rw http.ResponseWriter, r *http.Request) bool {
+		w.idp.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
 			if strings.HasSuffix(r.URL.Path, path) {
 				http.Redirect(rw, r, other.base+r.URL.Path, http.StatusTemporaryRedirect)
 				return true
 			}
 			return false
-		}
+		})
 		_, err := w.fetch()
 		wants(t, err, "redirects (HTTP 307)", "not followed")
 	}

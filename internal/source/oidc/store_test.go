@@ -42,13 +42,13 @@ func TestFullDisk(t *testing.T) {
 	}
 	w.vault.set(func(v *vault) { v.full = false })
 	full := false
-	w.idp.before = func(_ http.ResponseWriter, r *http.Request) bool {
+	w.idp.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		if strings.HasSuffix(r.URL.Path, "/token") && !full {
 			full = true
 			w.vault.set(func(v *vault) { v.full = true })
 		}
 		return false
-	}
+	})
 	_, err = w.fetch()
 	if err == nil || !strings.Contains(err.Error(), "no space") || w.aws.Count("AssumeRoleWithWebIdentity") != 1 {
 		t.Errorf("error %v: the token was used before it was written", err)
@@ -103,13 +103,13 @@ func TestLogout(t *testing.T) {
 	// Out of reach: forgotten all the same, and said.
 	w.ask.does = nil
 	w.must()
-	w.idp.before = func(rw http.ResponseWriter, r *http.Request) bool {
+	w.idp.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
 		if strings.HasSuffix(r.URL.Path, "/revoke") {
 			http.Error(rw, "no", http.StatusServiceUnavailable)
 			return true
 		}
 		return false
-	}
+	})
 	err = Logout(t.Context(), w.link(), w.deps)
 	w.canaries.said(err)
 	wants(t, err, "cannot sign out at", "HTTP 503", "forgotten here")
@@ -130,7 +130,7 @@ func TestLogoutDuring(t *testing.T) {
 			w.expire()
 		}
 		reached, out := make(chan struct{}), make(chan error, 1)
-		w.idp.before = func(_ http.ResponseWriter, r *http.Request) bool {
+		w.idp.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 			if strings.HasSuffix(r.URL.Path, "/token") {
 				_ = r.ParseForm()
 				close(reached)
@@ -138,7 +138,7 @@ func TestLogoutDuring(t *testing.T) {
 				return true
 			}
 			return false
-		}
+		})
 		go func() { _, err := w.fetch(); out <- err }()
 		<-reached
 		if err := Logout(t.Context(), w.link(), w.deps); err != nil {
@@ -160,7 +160,7 @@ func TestNoAnswer(t *testing.T) {
 	t.Parallel()
 	drop := func(w *world) {
 		dropped := false
-		w.idp.before = func(rw http.ResponseWriter, r *http.Request) bool {
+		w.idp.intercept(func(rw http.ResponseWriter, r *http.Request) bool {
 			if strings.HasSuffix(r.URL.Path, "/token") && !dropped {
 				dropped = true
 				if c, _, err := rw.(http.Hijacker).Hijack(); err == nil {
@@ -169,7 +169,7 @@ func TestNoAnswer(t *testing.T) {
 				return true
 			}
 			return false
-		}
+		})
 	}
 	w := newWorld(t, fakeaws.OIDCSpec{Rotate: true})
 	w.must()

@@ -334,19 +334,27 @@ type idp struct {
 	aws      *fakeaws.Server
 	next     http.Handler
 	canaries *canaries
-	discover func(doc map[string]any)                          // changes the discovery
-	before   func(w http.ResponseWriter, r *http.Request) bool // true: it was answered
+	discover func(doc map[string]any) // changes the discovery
 
 	mu       sync.Mutex // guards what follows
-	approved bool       // the device's code was used
+	before   hook
+	approved bool // the device's code was used
 	polls    []time.Time
 	polled   func(n int) (code string) // an error for the nth poll, "" for none
 	ended    []url.Values
 	refreshs []string // refresh tokens, as they came
 }
 
+// hook comes before the provider; true says that it has answered.
+type hook func(w http.ResponseWriter, r *http.Request) bool
+
+func (p *idp) intercept(h hook) { p.set(func(p *idp) { p.before = h }) }
+
 func (p *idp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if p.before != nil && p.before(w, r) {
+	p.mu.Lock()
+	before := p.before
+	p.mu.Unlock()
+	if before != nil && before(w, r) {
 		return
 	}
 	base := "http://" + r.Host

@@ -88,7 +88,7 @@ func TestThroughTheBroker(t *testing.T) {
 	}
 	w.aws.SetSignIn(fakeaws.SignInSSO, fakeaws.SignInAuto)
 	for _, k := range key {
-		queue.Cancel(k)
+		queue.Reset(k)
 	}
 	b.Wake("")
 	w.aws.ResetCalls()

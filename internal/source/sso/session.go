@@ -36,9 +36,14 @@ func (x *Sessions) of(key cred.LinkKey) *session {
 
 // Renew makes the next Fetch that comes with a Signin ask a person even if
 // the session of that AskKey is good (login --force). A sign-in that fails
-// leaves the session as it is.
+// leaves the session as it is. A key of no source does nothing.
 func (x *Sessions) Renew(key cred.LinkKey) {
-	s := x.of(key)
+	x.mu.Lock()
+	s := x.all[key]
+	x.mu.Unlock()
+	if s == nil {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.renew = true
