@@ -116,9 +116,8 @@ wait:
 			}
 		}
 	}
-	killBrowser(b.cmd.Process)
+	killBrowser(b.cmd.Process, b.ended)
 	b.free()
-	<-b.ended
 	b.tools.close()
 }
 

@@ -3,6 +3,8 @@ package signin
 import (
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 )
 
 // findBrowser is the first installed browser that can be driven.
@@ -14,4 +16,15 @@ func findBrowser() (string, error) {
 		}
 	}
 	return firstFile(paths)
+}
+
+// adopt: macOS gives orphans to nobody but launchd.
+func adopt() {}
+
+// bury waits, a little while, until nothing is left of a group that was
+// killed.
+func bury(group int) {
+	for end := time.Now().Add(endGrace); time.Now().Before(end) && syscall.Kill(-group, 0) == nil; {
+		time.Sleep(2 * time.Millisecond)
+	}
 }

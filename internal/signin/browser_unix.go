@@ -21,6 +21,7 @@ func prepareBrowser(cmd *exec.Cmd, in, out, lock *os.File) error {
 	}
 	cmd.SysProcAttr.Setpgid = true
 	cmd.Cancel = nil // there is no context
+	adopt()
 	return nil
 }
 
@@ -28,5 +29,9 @@ func prepareBrowser(cmd *exec.Cmd, in, out, lock *os.File) error {
 // pipe is closed ends.
 func holdBrowser(*os.Process) (free func()) { return func() {} }
 
-// killBrowser kills what is left of the browser's group.
-func killBrowser(p *os.Process) { _ = syscall.Kill(-p.Pid, syscall.SIGKILL) }
+// killBrowser kills what is left of the browser's group, and waits for it.
+func killBrowser(p *os.Process, ended <-chan struct{}) {
+	_ = syscall.Kill(-p.Pid, syscall.SIGKILL)
+	<-ended
+	bury(p.Pid)
+}

@@ -61,4 +61,7 @@ func holdBrowser(p *os.Process) (free func()) {
 }
 
 // killBrowser ends the program; its job ends what it started.
-func killBrowser(p *os.Process) { _ = p.Kill() }
+func killBrowser(p *os.Process, ended <-chan struct{}) {
+	_ = p.Kill()
+	<-ended
+}

@@ -567,3 +567,25 @@ func TestProxy(t *testing.T) {
 	_, err := w.fetch()
 	wants(t, err, "the proxy 127.0.0.1:1 refuses the connection", "HTTPS_PROXY")
 }
+
+// TestClock: tokens are judged by the clocks of those who make and take them.
+func TestClock(t *testing.T) {
+	t.Parallel()
+	for _, d := range []time.Duration{2 * time.Hour, -2 * time.Hour} {
+		w := newWorld(t, fakeaws.OIDCSpec{Rotate: true})
+		w.aws.SetClock(d)
+		w.must()
+		w.must("role_arn", w.roles[1])
+		if n := w.aws.Count("OIDCToken"); n != 1 {
+			t.Errorf("%v: %d calls of the token endpoint, want 1", d, n)
+		}
+		p := awsclient.NewPool(awsclient.PoolConfig{Proxy: func(*url.URL) (*url.URL, error) { return nil, nil }})
+		t.Cleanup(p.CloseIdle)
+		w.deps.Pool = p // nothing is known of clocks any more
+		w.restart()
+		w.must()
+		if w.ask.count() != 1 {
+			t.Errorf("%v: %d questions, want 1", d, w.ask.count())
+		}
+	}
+}
