@@ -371,9 +371,12 @@ func (d *daemon) status(c *call) (any, error) {
 		out.Sessions = append(out.Sessions, e)
 	}
 	for _, p := range d.queue.Pending() {
-		out.Interactions = append(out.Interactions, control.InteractionStatus{ID: p.ID, Kind: p.Kind, Profile: p.Profile,
-			URL: p.Question.URL, UserCode: p.Question.UserCode, Program: p.Question.Program,
-			Since: stampText(p.Since), Expires: stampText(p.Expires), Waiting: p.Waiting})
+		it := control.InteractionStatus{ID: p.ID, Kind: p.Kind, Profile: p.Profile, Program: p.Question.Program,
+			Since: stampText(p.Since), Expires: stampText(p.Expires), Waiting: p.Waiting}
+		if p.Waiting > 0 { // else nobody listens at that address any more
+			it.URL, it.UserCode = p.Question.URL, p.Question.UserCode
+		}
+		out.Interactions = append(out.Interactions, it)
 	}
 	for _, name := range st.Corrupt {
 		if d.replaced(name) {
