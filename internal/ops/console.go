@@ -60,8 +60,11 @@ type ConsoleLink struct {
 	// SwitchRole holds no credentials: it is for a person who is signed in
 	// to the console already. "" where the profile does not end in AssumeRole.
 	SwitchRole string
-	Ends       time.Time // of the console session, as far as it is known
-	Warning    string    // "" for none
+	// AccessKeyID is that of the credentials which the console session is made
+	// of, as CloudTrail knows them: for a user they are not those of the profile.
+	AccessKeyID string
+	Ends        time.Time // of the console session, as far as it is known
+	Warning     string    // "" for none
 }
 
 // Console makes a URL that is signed in to the console as the profile. Errors:
@@ -122,7 +125,7 @@ func (d Deps) Console(ctx context.Context, r ConsoleRequest) (ConsoleLink, error
 	if err != nil {
 		return ConsoleLink{}, err
 	}
-	out.Ends = session.Expires
+	out.AccessKeyID, out.Ends = session.AccessKeyID, session.Expires
 	if asked > 0 {
 		out.Ends = time.Now().Add(asked)
 	} else if left := time.Until(out.Ends); out.Warning == "" && !out.Ends.IsZero() && left < shortConsole {

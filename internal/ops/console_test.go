@@ -141,6 +141,9 @@ func TestConsoleOfAUser(t *testing.T) {
 		t.Errorf("it ends %s, the link says %s", p.until, link.Ends)
 	}
 	call := w.aws.Calls("GetFederationToken")[0]
+	if link.AccessKeyID != call.Issued {
+		t.Errorf("the console session is %s's, and the link says %s", call.Issued, link.AccessKeyID)
+	}
 	if call.Params["DurationSeconds"] != "72000" || call.Params["Policy"] != everything || call.AccessKey != w.keys.AccessKeyID {
 		t.Errorf("%+v", call)
 	}

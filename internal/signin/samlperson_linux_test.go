@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -50,7 +51,8 @@ func newPerson(t *testing.T) *person {
 	p.program("chromium", "PATH=/usr/local/bin:/usr/bin:/bin exec "+program+` "$@"`+"\n")
 	t.Cleanup(func() {
 		if left := p.browsers(); len(left) > 0 {
-			t.Errorf("browsers are left: %v", left)
+			out, _ := exec.Command("ps", "-o", "pid,ppid,pgid,sid,stat,args", "-p", strings.Trim(strings.Join(strings.Fields(fmt.Sprint(left)), ","), "[]")).Output()
+			t.Errorf("browsers are left: %.600s", out)
 			for _, pid := range left {
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}

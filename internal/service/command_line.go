@@ -1,0 +1,173 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Usage is how the commands of Main are written.
+const Usage = `usage: keyfobd service install [--system] [--dry-run] [--force] [--passphrase-credential FILE]
+       keyfobd service uninstall [--system] [--dry-run] [--force]
+       keyfobd service start|stop|restart [--system]
+       keyfobd service status [--system] [--json]
+       keyfobd service logs [--system] [--lines N] [--follow]
+`
+
+// UsageError is a command that can't be understood: exit code 2.
+type UsageError struct{ Text string }
+
+func (e *UsageError) Error() string { return e.Text }
+
+// Hint says how it is written.
+func (e *UsageError) Hint() string {
+	return "keyfobd service install|uninstall|start|stop|restart|status|logs"
+}
+
+// Main runs `keyfobd service args…`. c has what the caller knows: Args,
+// Socket, Env, MakeRoom. Results go to stdout; what a plan will do is said on
+// stderr before it is done, and on stdout by --dry-run. Errors: *UsageError,
+// *Error, or those of stdout.
+func Main(ctx context.Context, c Config, args []string, stdout, stderr io.Writer) error {
+	var verb string
+	var dry, asJSON bool
+	o := LogOptions{}
+	for i := 0; i < len(args); i++ {
+		name, value, has := strings.Cut(args[i], "=")
+		next := func() (string, error) {
+			if has {
+				return value, nil
+			}
+			if i++; i >= len(args) {
+				return "", &UsageError{Text: "cannot use " + name + " without a value"}
+			}
+			return args[i], nil
+		}
+		var err error
+		switch name {
+		case "--system":
+			c.System = true
+		case "--user":
+			c.System = false
+		case "--dry-run":
+			dry = true
+		case "--force":
+			c.Force = true
+		case "--json":
+			asJSON = true
+		case "--follow", "-f":
+			o.Follow = true
+		case "--lines", "-n":
+			var v string
+			if v, err = next(); err == nil {
+				if _, e := fmt.Sscanf(v, "%d", &o.Lines); e != nil || o.Lines <= 0 {
+					err = &UsageError{Text: "cannot use --lines " + v + ": a number above 0"}
+				}
+			}
+		case "--passphrase-credential":
+			c.PassphraseCredential, err = next()
+		case "--help", "-h":
+			_, err := io.WriteString(stdout, Usage)
+			return err
+		default:
+			if strings.HasPrefix(name, "-") || verb != "" {
+				return &UsageError{Text: "cannot understand " + args[i]}
+			}
+			verb = args[i]
+		}
+		if err != nil {
+			return err
+		}
+	}
+	switch verb {
+	case "install", "uninstall", "start", "stop", "restart", "status", "logs":
+	case "":
+		return &UsageError{Text: "cannot tell what to do with the service"}
+	default:
+		return &UsageError{Text: "cannot do " + verb + " with the service"}
+	}
+	m, err := New(c)
+	if err != nil {
+		return err
+	}
+	switch verb {
+	case "install", "uninstall":
+		return m.carryOut(ctx, verb, dry, stdout, stderr)
+	case "start":
+		return m.Start(ctx)
+	case "stop":
+		return m.Stop(ctx)
+	case "restart":
+		return m.Restart(ctx)
+	case "logs":
+		return m.Logs(ctx, stdout, o)
+	}
+	s, err := m.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		b, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(stdout, "%s\n", b)
+		return err
+	}
+	_, err = io.WriteString(stdout, s.String())
+	return err
+}
+
+func (m *Manager) carryOut(ctx context.Context, verb string, dry bool, stdout, stderr io.Writer) error {
+	plan, do, none := m.PlanInstall, m.Install, "the service is installed and runs"
+	if verb == "uninstall" {
+		plan, do, none = m.PlanUninstall, m.Uninstall, "no service is installed"
+	}
+	p, err := plan(ctx)
+	if err != nil {
+		return err
+	}
+	to := stderr
+	if dry {
+		to = stdout
+	}
+	if _, err := io.WriteString(to, p.String()); err != nil {
+		return err
+	}
+	if p.Empty() {
+		_, err := fmt.Fprintln(to, none)
+		return err
+	}
+	if dry {
+		return nil
+	}
+	return do(ctx, p)
+}
+
+// String is the status for people, one fact a line.
+func (s Status) String() string {
+	var b strings.Builder
+	whose := "your own"
+	if s.System {
+		whose = "the machine's"
+	}
+	yes := map[bool]string{true: "yes", false: "no"}
+	fmt.Fprintf(&b, "service:   %s, %s\nstate:     %s\ninstalled: %s\n", whose, s.Platform, s.State, yes[s.Installed])
+	if s.Installed {
+		fmt.Fprintf(&b, "by itself: %s\n", yes[s.Enabled])
+	}
+	if s.PID > 0 {
+		fmt.Fprintf(&b, "pid:       %d\n", s.PID)
+	}
+	if s.File != "" {
+		fmt.Fprintf(&b, "file:      %s\n", s.File)
+	}
+	for _, l := range []struct{ name, text string }{{"daemon:    ", s.Text}, {"problem:   ", s.Problem}, {"hint:      ", s.Hint}} {
+		if l.text != "" {
+			b.WriteString(l.name + l.text + "\n")
+		}
+	}
+	return b.String()
+}
