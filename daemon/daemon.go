@@ -24,6 +24,7 @@ import (
 	"keyfob/internal/interact"
 	"keyfob/internal/logging"
 	"keyfob/internal/metrics"
+	"keyfob/internal/ops"
 	"keyfob/internal/peer"
 	"keyfob/internal/settings"
 	"keyfob/keystore"
@@ -66,6 +67,7 @@ type daemon struct {
 	env     map[string]string
 	started time.Time
 	uid     string
+	person  string // in session names, so that CloudTrail shows who it was
 
 	socket    *controlSocket
 	dirLock   *flock.Flock
@@ -144,6 +146,7 @@ func newDaemon(opt Options) (_ *daemon, err error) {
 		env:      environment(opt.Env),
 		started:  time.Now(),
 		uid:      peer.Self(),
+		person:   ops.ThisPerson(),
 		firstTry: make(chan struct{}),
 		rewatch:  make(chan struct{}, 1),
 	}

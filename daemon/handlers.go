@@ -71,6 +71,12 @@ var handlers = map[string]handler{
 	control.MethodAnswer:      {what: "answer", handle: (*daemon).answerQuestion},
 	control.MethodAudit:       {what: "read the audit log", handle: (*daemon).auditEntries, locked: true},
 	control.MethodAuditVerify: {what: "verify the audit log", handle: (*daemon).auditVerify, locked: true},
+	control.MethodConsole:     {what: "open the console", handle: (*daemon).console},
+	control.MethodWhoami:      {what: "tell who that is", handle: (*daemon).whoami},
+	control.MethodMFAAdd:      {what: "keep the seed", handle: (*daemon).mfaAdd},
+	control.MethodMFAList:     {what: "list the MFA devices", handle: (*daemon).mfaList},
+	control.MethodMFARemove:   {what: "remove the seed", handle: (*daemon).mfaRemove},
+	control.MethodMFACode:     {what: "give a code", handle: (*daemon).mfaCode},
 	control.MethodVersion:     {what: "tell the version", handle: (*daemon).version, locked: true},
 }
 

@@ -91,11 +91,11 @@ func (s *sources) For(link profiles.Link) (cred.Source, error) {
 }
 
 func (d *daemon) stsDeps() sts.Deps {
-	return sts.Deps{Store: d.store, AllowRoot: d.rootAllowed, Skew: d.setSkew, Pool: d.pool, Log: d.log, Unattended: d.shared.mfa.Unattended, ProcessLimit: d.shared.run.Timeout}
+	return sts.Deps{Store: d.store, AllowRoot: d.rootAllowed, Skew: d.setSkew, Pool: d.pool, Log: d.log, Unattended: d.shared.mfa.Unattended, ProcessLimit: d.shared.run.Timeout, User: d.person}
 }
 
 func (d *daemon) oidcDeps() oidc.Deps {
-	return oidc.Deps{Store: d.store, Sessions: d.shared.oidc, Pool: d.pool, Skew: d.setSkew, Log: d.log}
+	return oidc.Deps{Store: d.store, Sessions: d.shared.oidc, Pool: d.pool, Skew: d.setSkew, Log: d.log, User: d.person}
 }
 
 func (d *daemon) ssoDeps() sso.Deps {

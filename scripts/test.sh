@@ -39,6 +39,9 @@ install_what_is_missing() {
     command -v swtpm >/dev/null || want+=(swtpm swtpm-tools)
     command -v s3cmd >/dev/null || want+=(s3cmd)
     command -v rclone >/dev/null || want+=(rclone)
+    command -v restic >/dev/null || want+=(restic)
+    command -v s3fs >/dev/null || want+=(s3fs)
+    command -v gdalinfo >/dev/null || want+=(gdal-bin)
   fi
   if [ ${#want[@]} -gt 0 ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -382,7 +382,7 @@ func (r *RuleSet) endpoint(via cred.Endpoint) *endpointRule {
 // isControl reports whether the exit is the control socket.
 func isControl(via cred.Endpoint) bool {
 	switch via.Kind {
-	case cred.ViaProcess, cred.ViaExec, cred.ViaEnv, cred.ViaLogin:
+	case cred.ViaProcess, cred.ViaExec, cred.ViaEnv, cred.ViaLogin, cred.ViaConsole, cred.ViaWhoami:
 		return true
 	}
 	return false

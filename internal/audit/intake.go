@@ -59,10 +59,14 @@ func (in *intake) init() {
 	in.events = map[eventKey]int32{}
 }
 
-// identity is what tells one caller from another: on the control socket the
-// process behind keyfob, elsewhere the connection.
+// identity is what tells one caller from another: the process, on the control
+// socket the one behind keyfob; where nobody has looked for it yet, the
+// connection.
 func identity(c peer.Caller) peer.Caller {
 	if p := c.Parent; p != nil {
+		return peer.Caller{UID: c.UID, Via: c.Via, PID: p.PID, Start: p.Start, Exe: p.Exe}
+	}
+	if p, ok := c.Known(); ok {
 		return peer.Caller{UID: c.UID, Via: c.Via, PID: p.PID, Start: p.Start, Exe: p.Exe}
 	}
 	c.Terminal = ""

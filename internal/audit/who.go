@@ -21,6 +21,9 @@ const (
 // manyUsers bounds what is kept of users.
 const manyUsers = 256
 
+// manyParents bounds what is kept of processes' parents.
+const manyParents = 1024
+
 // who is a caller as an entry tells of it.
 type who struct {
 	uid, program, parent string
@@ -37,13 +40,22 @@ type finder struct {
 	names  map[string]string
 	all    budget
 	users  map[string]*budget
+	// parents are those of processes by number and start: a process that
+	// connects for each request is looked behind once. One whose parent has
+	// ended meanwhile keeps the parent that it had.
+	parents map[process]string
+}
+
+type process struct {
+	pid   int
+	start uint64
 }
 
 func newFinder(lookup func(string) string) *finder {
 	if lookup == nil {
 		lookup = loginName
 	}
-	return &finder{lookup: lookup, names: map[string]string{}, users: map[string]*budget{}}
+	return &finder{lookup: lookup, names: map[string]string{}, users: map[string]*budget{}, parents: map[process]string{}}
 }
 
 func loginName(uid string) string {
@@ -108,8 +120,25 @@ func (f *finder) find(ctx context.Context, c peer.Caller) who {
 		return w
 	}
 	w.pid, w.start, w.program = p.PID, p.Start, tidy(p.Exe, maxPath)
-	w.parent = tidy(parentOf(p), maxPath)
+	w.parent = f.parent(p)
 	return w
+}
+
+// parent is the program that started p, "" where it can't be told.
+func (f *finder) parent(p peer.Process) string {
+	key := process{p.PID, p.Start}
+	if name, ok := f.parents[key]; ok {
+		return name
+	}
+	name := tidy(parentOf(p), maxPath)
+	if name == "" {
+		return ""
+	}
+	if len(f.parents) >= manyParents {
+		clear(f.parents)
+	}
+	f.parents[key] = name
+	return name
 }
 
 // budget is time that may be spent, filled up as time goes by.

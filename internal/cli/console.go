@@ -39,7 +39,7 @@ func (a *app) console(in invocation) int {
 	if err != nil {
 		return a.fail(what, err)
 	}
-	p := control.ConsoleParams{Context: c, Service: a.opts.service, Duration: int64(time.Duration(a.opts.duration) / time.Second)}
+	p := control.ConsoleParams{Context: c, Service: a.opts.service, Duration: int64(time.Duration(a.opts.duration) / time.Second), SwitchRole: a.opts.switchRole}
 	if p.SessionPolicy, err = a.sessionPolicy(); err != nil {
 		return a.fail(what, err)
 	}

@@ -419,6 +419,8 @@ type ConsoleParams struct {
 	Context
 	Service  string `json:"service,omitempty"`  // a service's short name: "s3"
 	Duration int64  `json:"duration,omitempty"` // seconds; 0 for AWS's default
+	// SwitchRole asks for that link alone, which takes no credentials.
+	SwitchRole bool `json:"switch_role,omitempty"`
 	SessionPolicy
 }
 

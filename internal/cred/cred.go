@@ -61,6 +61,8 @@ const (
 	ViaExec      = "exec"
 	ViaEnv       = "env"
 	ViaLogin     = "login"
+	ViaConsole   = "console"
+	ViaWhoami    = "whoami"
 )
 
 // Request asks the broker for credentials.

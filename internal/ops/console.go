@@ -282,6 +282,23 @@ func refusal(r ConsoleRequest, address *url.URL) error {
 	return e
 }
 
+// SwitchRole is ConsoleLink.SwitchRole alone, for which no credentials are
+// needed: r.Profile, Chain and Region count.
+func (d Deps) SwitchRole(ctx context.Context, r ConsoleRequest) (string, error) {
+	if len(r.Chain) == 0 {
+		return "", fmt.Errorf("cannot make a link: profile %s has no credentials", r.Profile)
+	}
+	s, err := consoleSite(ctx, r.Chain, r.Region)
+	if err != nil {
+		return "", err
+	}
+	address, err := d.federation(s)
+	if err != nil {
+		return "", err
+	}
+	return switchRole(address, r), nil
+}
+
 // maxDisplay is what the console shows of a switched role's name.
 const maxDisplay = 64
 

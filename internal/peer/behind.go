@@ -40,6 +40,16 @@ func (b *behind) process(ctx context.Context) (Process, error) {
 	return p, err
 }
 
+// known is the process if it was found. It does not wait for a search that
+// is under way.
+func (b *behind) known() (Process, bool) {
+	if !b.mu.TryLock() {
+		return Process{}, false
+	}
+	defer b.mu.Unlock()
+	return b.p, b.found && b.err == nil && b.p.Exe != ""
+}
+
 func (b *behind) hash(ctx context.Context, p Process) ([sha256.Size]byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

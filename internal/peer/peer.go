@@ -99,6 +99,21 @@ func (c Caller) Program(ctx context.Context) (Process, error) {
 	return p, nil
 }
 
+// Known is what Program would return, where it takes no search any more: the
+// process was found for this connection before, or needed none.
+func (c Caller) Known() (Process, bool) {
+	switch {
+	case c.Via == ViaUnix || c.Via == ViaPipe:
+		if c.Parent == nil {
+			return Process{}, false
+		}
+		return *c.Parent, c.Parent.Exe != ""
+	case c.behind != nil && c.behind.find != nil:
+		return c.behind.known()
+	}
+	return Process{PID: c.PID, Start: c.Start, Exe: c.Exe}, c.Exe != ""
+}
+
 // AtHome returns nil when the caller's process lives in the namespaces of
 // this one. Of has seen to that for a Unix socket; for a TCP peer on Linux it
 // takes a search, as for Program, and a process that can't be found, because

@@ -7,8 +7,8 @@ import (
 )
 
 // KeepCapabilities clears the ambient set of every thread: the unit gives
-// the daemon CAP_SYS_PTRACE and CAP_NET_BIND_SERVICE that way, and the
-// programs that the daemon runs would inherit both (capabilities(7)). The
+// the daemon capabilities that way, and the
+// programs that the daemon runs would inherit them (capabilities(7)). The
 // daemon keeps them. Errors: ENOTSUP in a build with cgo, where package
 // syscall can't reach all threads, if there is anything to clear.
 func KeepCapabilities() error {

@@ -97,6 +97,10 @@ func (s *systemd) files() ([]file, error) {
 	if err != nil {
 		return nil, err
 	}
+	// systemd.service(5) does not say so, but these are refused even when quoted.
+	if strings.ContainsAny(s.c.Program, "\"'\\") {
+		return nil, fail("install it in another directory", "cannot write %s into a unit: systemd takes no program with a quote or a backslash in its path", s.c.Program)
+	}
 	var all []file
 	if !s.packaged() {
 		all = append(all,
