@@ -84,6 +84,7 @@ type interaction struct {
 	live   bool
 	ctx    context.Context // of its prompts; ends when it is over
 	cancel context.CancelFunc
+	open   int            // prompts that are open now
 	shown  int            // Prompts of it that a person may have seen
 	failed map[*seat]bool // who could not ask it
 	done   chan struct{}  // closed when it is over; then answer and err stand
@@ -213,7 +214,7 @@ func (q *Queue) join(key cred.LinkKey, question cred.Question) (*interaction, er
 	}
 	it.live = true
 	it.Waiting = 1
-	it.shown, it.failed = 0, nil
+	it.shown, it.open, it.failed = 0, 0, nil
 	it.done = make(chan struct{})
 	it.ctx, it.cancel = context.WithCancel(context.Background())
 	q.live = append(q.live, it)
@@ -246,10 +247,11 @@ func (q *Queue) dispatch(p *place) {
 			continue // a call of Ask is about to say so
 		}
 		for _, s := range p.seats {
-			if !s.keys[it.Key] || it.failed[s] {
+			if !s.keys[it.Key] || it.failed[s] || it.open > 0 && alone(it.Kind) {
 				continue
 			}
 			p.busy = true
+			it.open++
 			it.shown++
 			pending := it.Pending
 			s.prompts.Go(func() { q.prompt(it, pending, s) })
@@ -257,6 +259,10 @@ func (q *Queue) dispatch(p *place) {
 		}
 	}
 }
+
+// alone reports whether a kind of question is put to one Answerer at a time:
+// each would open a browser of its own.
+func alone(kind string) bool { return kind == cred.AskBrowser || kind == cred.AskSAML }
 
 // prompt runs one Prompt and takes its result.
 func (q *Queue) prompt(it *interaction, pending Pending, s *seat) {
@@ -269,7 +275,16 @@ func (q *Queue) prompt(it *interaction, pending Pending, s *seat) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s.place.busy = false
-	defer q.dispatch(s.place)
+	it.open--
+	defer func() {
+		if alone(pending.Kind) { // the next one to try may be anywhere
+			for _, p := range q.places {
+				q.dispatch(p)
+			}
+		} else {
+			q.dispatch(s.place)
+		}
+	}()
 	if !it.live || it.ctx != nil && it.ctx.Err() != nil {
 		return // it is over: what came is dropped
 	}

@@ -251,6 +251,69 @@ func TestTheLatestQuestionIsAsked(t *testing.T) {
 	})
 }
 
+// TestOneBrowser: of many who could open a browser one does; another one when
+// that one can't, or leaves.
+func TestOneBrowser(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		ask := question("p")
+		ask.Kind = cred.AskBrowser
+		var open, most, all int
+		var mu sync.Mutex
+		browser := func(ctx context.Context, _ Pending) (cred.Secret, error) {
+			mu.Lock()
+			open++
+			all++
+			most = max(most, open)
+			n := all
+			mu.Unlock()
+			defer func() { mu.Lock(); open--; mu.Unlock() }()
+			if n == 1 {
+				return cred.Secret{}, errors.New("no opener")
+			}
+			<-ctx.Done()
+			return cred.Secret{}, ctx.Err()
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var leave []func()
+		for range 50 {
+			leave = append(leave, q.Attach([]cred.LinkKey{keyA}, &person{answer: browser}))
+		}
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() { _, _ = q.Ask(ctx, keyA, ask) })
+		}
+		synctest.Wait()
+		mu.Lock()
+		if open != 1 || most != 1 || all != 2 {
+			t.Errorf("%d open, %d at most, %d in all", open, most, all)
+		}
+		mu.Unlock()
+		for _, l := range leave[25:] { // who has none open
+			l()
+		}
+		synctest.Wait()
+		mu.Lock()
+		if open != 1 || all != 2 {
+			t.Errorf("after others have left: %d open, %d in all", open, all)
+		}
+		mu.Unlock()
+		leave[0]()
+		leave[1]() // whose browser it was
+		synctest.Wait()
+		mu.Lock()
+		if open != 1 || most != 1 || all != 3 {
+			t.Errorf("after that one has left: %d open, %d at most, %d in all", open, most, all)
+		}
+		mu.Unlock()
+		cancel()
+		wg.Wait()
+		for _, l := range leave[:25] {
+			l()
+		}
+	})
+}
+
 func TestPendingExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(Config{Expiry: time.Minute})
