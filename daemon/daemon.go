@@ -26,6 +26,7 @@ import (
 	"keyfob/internal/metrics"
 	"keyfob/internal/ops"
 	"keyfob/internal/peer"
+	"keyfob/internal/service"
 	"keyfob/internal/settings"
 	"keyfob/keystore"
 	"keyfob/profiles"
@@ -41,7 +42,9 @@ type Options struct {
 	Log      *logrus.Logger
 	// LogFormat is the format where the settings name none: text or json.
 	LogFormat string
-	Ready     func() // called once every listener accepts
+	Ready     func()             // called once every listener accepts
+	Inherited *service.Inherited // listeners of the service manager, nil for none
+	Notify    *service.Notifier  // nil for none
 }
 
 // Run serves until ctx ends or a client asks it to stop, and returns after
@@ -171,7 +174,7 @@ func newDaemon(opt Options) (_ *daemon, err error) {
 	if err := checkDataDir(d.conf().DataDir); err != nil {
 		return nil, err
 	}
-	if d.socket, err = listenControl(d.conf().Socket); err != nil {
+	if d.socket, err = listenControl(d.conf().Socket, opt.Inherited.Control(d.conf().Socket)); err != nil {
 		return nil, err
 	}
 	if d.dirLock, err = lockDataDir(d.conf().DataDir); err != nil {
@@ -300,9 +303,18 @@ func (d *daemon) run(ctx context.Context) error {
 	d.group.Go(func() error { d.watchFiles(gctx); return nil })
 
 	d.log.WithFields(logrus.Fields{logging.Version: d.opt.Version, logging.Socket: d.conf().Socket, logging.Backend: d.conf().Keystore}).Info("keyfobd is ready")
+	if rest := d.opt.Inherited.Rest(); len(rest) > 0 {
+		d.log.Warn("nothing of the settings listens at what the service manager handed over: " + strings.Join(rest, ", "))
+		_ = d.opt.Inherited.Close()
+	}
 	if d.opt.Ready != nil {
 		d.opt.Ready()
 	}
+	if err := d.opt.Notify.Ready("serving " + d.conf().Socket); err != nil {
+		d.log.WithError(err).Warn("the service manager does not know that keyfobd is ready")
+	}
+	d.group.Go(func() error { return d.opt.Notify.Watch(gctx, d.healthy) })
+	d.group.Go(func() error { <-gctx.Done(); _ = d.opt.Notify.Stopping(); return nil })
 	err := d.group.Wait()
 	d.consents.Close()
 	switch cause := context.Cause(ctx); {
@@ -487,4 +499,20 @@ func (k *issuedKeys) has(id string) bool {
 	defer k.mu.Unlock()
 	_, known := k.ids[id]
 	return known
+}
+
+// healthy is the watchdog's question: whether what every request needs can
+// be had.
+func (d *daemon) healthy(ctx context.Context) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !d.mu.TryLock() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.New("a reload does not end")
+		}
+	}
+	d.mu.Unlock()
+	return nil
 }

@@ -146,7 +146,9 @@ func (x *endpointChange) open(ctx context.Context, how *endpointConfig) (*endpoi
 	if i >= 0 && how.Listen == x.gone[i].address() {
 		e.listener, err = again(x.gone[i].listener)
 	} else {
-		e.listener, err = imds.Listen(ctx, how.Listen)
+		if e.listener = x.d.opt.Inherited.TCP(how.Listen); e.listener == nil {
+			e.listener, err = imds.Listen(ctx, how.Listen)
+		}
 	}
 	if err != nil {
 		return nil, cannotListen(how.Kind, how.Listen, err)

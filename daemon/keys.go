@@ -201,11 +201,6 @@ func (d *daemon) set() *profiles.Set {
 	return d.files
 }
 
-// resolve is the profile by name from what was read last.
-func (d *daemon) resolve(name string) (*profiles.Profile, error) {
-	return d.set().Resolve(named(name))
-}
-
 func (d *daemon) lock(c *call) (any, error) {
 	d.lockedByHand.Store(true)
 	d.lockAudit(c.ctx)

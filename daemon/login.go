@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"keyfob/internal/control"
@@ -38,6 +39,7 @@ type terminal struct {
 	code cred.Secret
 	// place is the terminal where prompts appear.
 	place string
+	asked atomic.Bool // a question came
 }
 
 // Place makes fifty commands of one terminal one prompt (interact.Placed).
@@ -52,6 +54,7 @@ func (t *terminal) Place() string {
 // Prompt puts one question and waits for its answer. Errors:
 // interact.ErrRefused, or that the command has gone.
 func (t *terminal) Prompt(ctx context.Context, p interact.Pending) (cred.Secret, error) {
+	t.asked.Store(true)
 	t.conn.asking.Lock()
 	defer t.conn.asking.Unlock()
 	if !t.code.IsZero() && p.Kind == cred.AskMFA {
@@ -112,9 +115,10 @@ func (d *daemon) login(c *call) (any, error) {
 	defer stop()
 	ctx, cancel := context.WithTimeout(watched, d.conf().SignInTimeout)
 	defer cancel()
-	defer d.queue.Attach(keys, &terminal{conn: c.conn, code: cred.NewSecret(p.Code), place: c.caller.Caller.Terminal})()
+	here := &terminal{conn: c.conn, code: cred.NewSecret(p.Code), place: c.caller.Caller.Terminal}
+	defer d.queue.Attach(keys, here)()
 
-	before, had := d.broker.Peek(r.Profile)
+	_, had := d.broker.Peek(r.Profile)
 	var snap *cred.Snapshot
 	if p.Force {
 		snap, err = d.broker.Refresh(ctx, r)
@@ -134,7 +138,7 @@ func (d *daemon) login(c *call) (any, error) {
 	}
 	return control.LoginResult{
 		Profile:    r.Profile,
-		Already:    had && before.AccessKeyID == snap.AccessKeyID,
+		Already:    had && !here.asked.Load() && !p.Force,
 		AccountID:  snap.AccountID,
 		Expiration: stampText(snap.AdvertisedExpiry(time.Now())),
 	}, nil

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"keyfob/internal/cred"
 	"keyfob/internal/logging"
+	"keyfob/internal/service"
 	"keyfob/internal/settings"
 )
 
@@ -57,12 +59,19 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 		pf.StringVar(f.to, f.name, "", f.help)
 	}
 
-	onDemand := false
+	onDemand, asService, system := false, false, false
 	run := &cobra.Command{
 		Use:   "run",
 		Short: "Run in the foreground until a signal ends it",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if system && !asService {
+				usage = true
+				return errors.New("cannot use --system without --service")
+			}
+			if asService {
+				return runService(flags, version, system, stderr)
+			}
 			ready := readyPipe()
 			err := runForeground(flags, version, onDemand, stderr, func() { ready.tell("ok\n") })
 			if err != nil {
@@ -72,6 +81,21 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 		},
 	}
 	run.Flags().BoolVar(&onDemand, "on-demand", false, "end by itself when nobody has asked for a while")
+	run.Flags().BoolVar(&asService, "service", false, "run under a service manager: it is told how the daemon is")
+	run.Flags().BoolVar(&system, "system", false, "with --service: the daemon of the machine")
+	services := &cobra.Command{
+		Use:                "service",
+		Short:              "Install, remove and control the service",
+		DisableFlagParsing: true,
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			err := service.Main(ctx, service.Config{}, args, stdout, stderr)
+			var wrong *service.UsageError
+			usage = errors.As(err, &wrong)
+			return err
+		},
+	}
 	check := &cobra.Command{
 		Use:   "validate",
 		Short: "Check the settings as run would read them",
@@ -84,7 +108,7 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 			return validate(s, flags, os.Environ(), stdout)
 		},
 	}
-	for _, c := range []*cobra.Command{run, check} {
+	for _, c := range []*cobra.Command{run, check, services} {
 		c.Flags().SortFlags = false
 		root.AddCommand(c)
 	}
@@ -129,6 +153,35 @@ func runForeground(flags settings.Flags, version string, onDemand bool, stderr i
 		Log:       log,
 		LogFormat: usual,
 		Ready:     ready,
+	})
+}
+
+// runService is run under a service manager: with an environment of known
+// variables, listeners that the manager opened, and a manager that is told.
+func runService(flags settings.Flags, version string, system bool, stderr io.Writer) error {
+	inherited, err := service.Listeners()
+	if err != nil {
+		return err
+	}
+	notify := service.NewNotifier()
+	if err := service.KeepCapabilities(); err != nil {
+		return err
+	}
+	env := service.Environ(system, os.Environ())
+	at := environment(env)
+	s, err := settings.Load(flags, func(name string) string { return at[name] })
+	if err != nil {
+		return err
+	}
+	log, err := logging.New(stderr, s.LogLevel, cmp.Or(s.LogFormat, "json"))
+	if err != nil {
+		return fmt.Errorf("cannot start the log: %w", err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return service.Host(ctx, system, func(ctx context.Context, ready func()) error {
+		return Run(ctx, Options{Settings: s, Flags: flags, Version: version, Env: env, Log: log, LogFormat: "json",
+			Inherited: inherited, Notify: notify, Ready: ready})
 	})
 }
 

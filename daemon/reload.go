@@ -143,6 +143,8 @@ func (d *daemon) setRules(r *access.RuleSet) {
 func (d *daemon) reload(ctx context.Context) (notice string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	_ = d.opt.Notify.Reloading()
+	defer func() { _ = d.opt.Notify.Ready("serving " + d.conf().Socket) }()
 	getenv := func(name string) string { return d.env[name] }
 	old := d.conf()
 	stamps := []stamp{stampOf(old.ConfigFile)}

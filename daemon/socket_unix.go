@@ -42,7 +42,10 @@ func accepts(path string) bool {
 // listenControl takes the socket. A lock file beside it decides who is
 // first: it is the kernel's and dies with its holder, so that a socket left
 // by a killed daemon is known to be stale and is replaced.
-func listenControl(path string) (*controlSocket, error) {
+func listenControl(path string, inherited net.Listener) (*controlSocket, error) {
+	if inherited != nil { // the manager's: no lock, no path of ours
+		return &controlSocket{Listener: inherited}, nil
+	}
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the directory of the socket %s: %w", path, err)
@@ -98,6 +101,9 @@ func listenControl(path string) (*controlSocket, error) {
 // Release removes the socket and lets the next daemon in.
 func (c *controlSocket) Release() {
 	_ = c.Close()
+	if c.lock == nil {
+		return
+	}
 	_ = os.Remove(c.path)
 	_ = c.lock.Unlock()
 }

@@ -18,7 +18,7 @@ type controlSocket struct {
 
 // listenControl takes the pipe. Windows lets one process be the first
 // instance of a pipe's name, which makes this daemon the only one on it.
-func listenControl(path string) (*controlSocket, error) {
+func listenControl(path string, _ net.Listener) (*controlSocket, error) {
 	sid := peer.Self()
 	if sid == "" {
 		return nil, fmt.Errorf("cannot listen on the pipe %s: %w", path, peer.ErrUnidentified)

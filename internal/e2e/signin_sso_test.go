@@ -15,6 +15,7 @@ import (
 	"keyfob/internal/fakeaws"
 )
 
+// newEmployee is a person of an Identity Center.
 func newEmployee(t *testing.T) *person {
 	t.Helper()
 	p := newPerson(t, ssoConfig)
@@ -46,6 +47,8 @@ func TestIdentityCenter(t *testing.T) {
 	if r := p.good(nil, "login", "dev"); !strings.Contains(r.out, "has a valid session") {
 		t.Errorf("a second login printed %q", r.out)
 	}
+	p.wantTabs(1, 0, "a second login")
+	first = p.uses("dev", "Developer")
 	p.again()
 	if d := p.uses("dev", "Developer"); d.AccessKeyId != first.AccessKeyId {
 		t.Error("a new daemon asked AWS again")
@@ -72,7 +75,7 @@ func TestIdentityCenterEnded(t *testing.T) {
 	p := newEmployee(t)
 	p.good(nil, "login", "dev")
 	p.aws.EndSSOSessions()
-	p.bad(p.do(nil, "credential-process", "--profile", "reader"), 3, "corp", "hint: keyfob login reader")
+	p.bad(p.do(nil, "credential-process", "--profile", "reader"), 3, "hint: keyfob login reader")
 	p.bad(p.do(nil, "env", "reader"), 3, "hint: keyfob login reader")
 	p.bad(p.do(nil, "exec", "reader", "--", "true"), 3, "hint: keyfob login reader")
 	p.wantTabs(0, 1, "login")
@@ -166,19 +169,26 @@ func TestIdentityCenterNoBrowser(t *testing.T) {
 }
 
 // TestIdentityCenterDenied: no at the page ends the sign-in and makes a
-// pause for all but login; another state changes nothing.
+// pause for all but login, also where an endpoint's refresher wanted the
+// credentials first.
 func TestIdentityCenterDenied(t *testing.T) {
 	t.Parallel()
-	p := newEmployee(t)
-	p.aws.SetSignIn(fakeaws.SignInSSO, fakeaws.SignInDeny)
-	p.refusal(p.do(nil, "login", "dev"), 3, "refused in the browser")
-	p.aws.SetSignIn(fakeaws.SignInSSO, fakeaws.SignInAuto)
-	c := newConsole(t)
-	p.bad(p.onTerminal(c, "credential-process", "--profile", "dev"), 3)
-	p.wantTabs(0, 1, "the cool-down")
-	p.good(nil, "login", "dev")
-	p.uses("dev", "Developer")
-	p.wantTabs(0, 2, "login ignores it")
+	for what, config := range map[string]string{"alone": "", "with an endpoint": strings.ReplaceAll(imdsToml, "deploy", "dev")} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			p := newEmployee(t)
+			p.write("config/keyfob/config.toml", config)
+			p.aws.SetSignIn(fakeaws.SignInSSO, fakeaws.SignInDeny)
+			p.refusal(p.do(nil, "login", "dev"), 3, "refused in the browser")
+			p.aws.SetSignIn(fakeaws.SignInSSO, fakeaws.SignInAuto)
+			c := newConsole(t)
+			p.bad(p.onTerminal(c, "credential-process", "--profile", "dev"), 3)
+			p.wantTabs(0, 1, "the cool-down")
+			p.good(nil, "login", "dev")
+			p.uses("dev", "Developer")
+			p.wantTabs(0, 2, "login ignores it")
+		})
+	}
 }
 
 // TestHundredCallersOneTab: programs of one terminal that want credentials

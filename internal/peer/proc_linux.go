@@ -125,7 +125,8 @@ type home struct {
 	once     sync.Once
 	err      error
 	ns       namespaces
-	overflow uint32 // the uid that stands for every uid without a mapping here
+	outside  namespaces // those of PID 1, the zero value where they can't be read
+	overflow uint32     // the uid that stands for every uid without a mapping here
 }
 
 func (h *home) load() error {
@@ -143,6 +144,14 @@ func (h *home) load() error {
 		if h.ns, err = readNamespaces("/proc/self"); err != nil {
 			h.err = unidentified("cannot tell the own namespaces: %w", err)
 			return
+		}
+		// A service manager's sandbox (ProtectSystem=, PrivateTmp=) gives this
+		// process a mount namespace of its own, and leaves its callers in the
+		// one of PID 1. To read that of another user's process takes
+		// CAP_SYS_PTRACE; a process without it has no sandbox of that kind,
+		// or knows nobody.
+		if ns, err := readNamespaces("/proc/1"); err == nil {
+			h.outside = ns
 		}
 		h.overflow = 65534
 		if b, err := os.ReadFile("/proc/sys/kernel/overflowuid"); err == nil {
@@ -165,19 +174,32 @@ func (h *home) user(uid uint32) (string, error) {
 	return strconv.FormatUint(uint64(uid), 10), nil
 }
 
-// same says whether pid lives in the namespaces of this process. To look at
-// another user's process takes CAP_SYS_PTRACE; without it the answer is no.
+// same says whether pid lives in the namespaces of this process; the mount
+// namespace may also be that of PID 1, if PID 1 shares the other two with this
+// process. To look at another user's process takes CAP_SYS_PTRACE; without
+// it the answer is no.
 func (h *home) same(pid int) error {
 	ns, err := readNamespaces("/proc/" + strconv.Itoa(pid))
 	if err != nil {
 		return unidentified("cannot tell its namespaces: %w", err)
 	}
 	for i := range ns {
-		if ns[i] != h.ns[i] {
+		if ns[i] != h.ns[i] && ns != h.outsideHome() {
 			return unidentified("it lives in another %s namespace", namespaceNames[i])
 		}
 	}
 	return nil
+}
+
+// outsideHome are the namespaces of a process that is at home beside this one's
+// sandbox: all of PID 1's. Where PID 1 lives in another user or pid namespace
+// there are none: those of this process.
+func (h *home) outsideHome() namespaces {
+	const user, pid = 0, 1
+	if h.outside[user] != h.ns[user] || h.outside[pid] != h.ns[pid] {
+		return h.ns
+	}
+	return h.outside
 }
 
 // parent returns the parent of pid, which is ppid for as long as the caller

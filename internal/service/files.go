@@ -104,7 +104,7 @@ func look(path, want string) (standing, error) {
 	switch {
 	case have == want:
 		return same, nil
-	case strings.TrimSpace(have) == "" || strings.HasPrefix(want, have):
+	case strings.HasPrefix(want, have): // an empty one too
 		return broken, nil
 	case ours && untouched:
 		return older, nil

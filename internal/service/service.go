@@ -23,11 +23,6 @@ const Label = "org.keyfob.keyfobd"
 // platform's templates make one.
 const SystemUser = "keyfob"
 
-const (
-	description = "keyfob: AWS credentials for your programs"
-	systemText  = "keyfob: AWS credentials for the users of this machine"
-)
-
 // Config says which service. The zero value is the service of this user, of
 // this program.
 type Config struct {

@@ -245,6 +245,14 @@ func (s *systemd) uninstall(ctx context.Context) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
+	for i, r := range removals { // its directory was made for it
+		if dir := filepath.Dir(r.Remove); filepath.Base(dir) == serviceUnit+".d" {
+			if all, err := os.ReadDir(dir); err == nil && len(all) == 1 {
+				removals = slices.Insert(removals, i+1, Step{Remove: dir})
+			}
+			break
+		}
+	}
 	service, err := s.show(ctx, serviceUnit)
 	switch {
 	case err != nil:

@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/windows/svc/mgr"
 )
 
+const systemText = "keyfob: AWS credentials for the users of this machine"
+
 // newWindows returns the service control manager for the machine, and the
 // task scheduler for a user.
 func newWindows(c Config) host {

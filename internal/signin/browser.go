@@ -46,7 +46,7 @@ func browserArgs(dir *browserDir, headless bool, more []string) []string {
 		"--user-data-dir=" + dir.path,
 		"--no-first-run", "--no-default-browser-check", "--disable-search-engine-choice-screen", "--hide-crash-restore-bubble",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync",
-		"--disable-breakpad", // a dump of its memory would hold the assertion
+		"--disable-breakpad", // what it crashed with is nobody's
 		// No directory can be made below a file: pages, which hold the
 		// assertion where a provider forgot to forbid storing them, are kept
 		// in memory.

@@ -1,0 +1,209 @@
+//go:build unix
+
+package service
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const fakeLaunchctl = `#!/bin/sh
+echo "$*" >>"$STATE/log"
+if [ -e "$STATE/fail" ]; then
+	IFS='|' read -r what text <"$STATE/fail"
+	[ "$what" = "$1" ] && echo "$text" >&2 && exit 5
+fi
+case $1 in
+print)
+	[ -e "$STATE/loaded" ] || { echo 'Could not find service "org.keyfob.keyfobd" in domain for port' >&2; exit 113; }
+	printf 'gui/1234/org.keyfob.keyfobd = {\n\tstate = running\n\n\tpid = 4321\n\tlast exit code = (never exited)\n}\n'
+	;;
+bootstrap) touch "$STATE/loaded" ;;
+bootout) rm -f "$STATE/loaded" ;;
+esac
+exit 0
+`
+
+const fakeOpenRC = `#!/bin/sh
+echo "${0##*/} $*" >>"$STATE/log"
+if [ -e "$STATE/fail" ]; then
+	IFS='|' read -r what text <"$STATE/fail"
+	[ "$what" = "$2" ] && echo "$text" >&2 && exit 1
+fi
+case "${0##*/} $*" in
+"rc-service keyfob status") [ -e "$STATE/active" ] && echo ' * status: started' || { echo ' * status: stopped'; exit 3; } ;;
+"rc-service keyfob start" | "rc-service keyfob restart") touch "$STATE/active" ;;
+"rc-service keyfob stop") rm -f "$STATE/active" ;;
+"rc-update add keyfob default") mkdir -p "$UNITS/etc/runlevels/default"; ln -sf /etc/init.d/keyfob "$UNITS/etc/runlevels/default/keyfob" ;;
+"rc-update delete keyfob default") rm -rf "$UNITS/etc/runlevels" ;;
+useradd*) echo 'keyfob:x:999:999::/:' >>"$UNITS/etc/passwd" ;;
+esac
+exit 0
+`
+
+func (w *world) become(platform string, programs map[string]string) {
+	w.t.Helper()
+	bin := w.t.TempDir()
+	for name, text := range programs {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	w.t.Setenv("UNITS", w.root)
+	w.c.Platform = platform
+}
+
+// told is log without what only asks.
+func (w *world) told() []string {
+	return slices.DeleteFunc(w.log(), func(l string) bool {
+		return strings.HasPrefix(l, "print") || l == "rc-service keyfob status"
+	})
+}
+
+func (w *world) mustUninstall() {
+	w.t.Helper()
+	p, err := w.manager().PlanUninstall(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.manager().Uninstall(w.t.Context(), p); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func TestLaunchd(t *testing.T) {
+	w := newWorld(t, false)
+	w.become("launchd", map[string]string{"launchctl": fakeLaunchctl})
+	plist := filepath.Join(w.root, "home/you/Library/LaunchAgents/org.keyfob.keyfobd.plist")
+	w.mustInstall()
+	want := []string{"enable gui/1234/org.keyfob.keyfobd", "bootstrap gui/1234 " + plist}
+	if got := w.told(); !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+	if p, err := w.manager().PlanInstall(t.Context()); err != nil || !p.Empty() {
+		t.Errorf("a second install: %v %v", p, err)
+	}
+	w.told()
+	w.c.Program = "/opt/new/keyfobd"
+	w.mustInstall()
+	if got, want := w.told(), []string{"bootout gui/1234/org.keyfob.keyfobd", "bootstrap gui/1234 " + plist}; !slices.Equal(got, want) {
+		t.Errorf("upgrade: told %q, want %q", got, want)
+	}
+	if s, err := w.manager().Status(t.Context()); err != nil || !s.Running || s.PID != 4321 || s.State != "running" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for verb, want := range map[string]string{"restart": "kickstart -k gui/1234/org.keyfob.keyfobd", "stop": "bootout gui/1234/org.keyfob.keyfobd"} {
+		w.set("loaded", "")
+		w.told()
+		if err := w.manager().control(t.Context(), verb); err != nil {
+			t.Error(err)
+		}
+		if got := w.told(); !slices.Equal(got, []string{want}) {
+			t.Errorf("%s: told %q", verb, got)
+		}
+	}
+	w.mustUninstall()
+	if left := w.files(); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	w.set("fail", "bootstrap|Bootstrap failed: 125: Domain does not support specified action")
+	wantError(t, w.install(), "not logged in at the screen")
+	if left := w.files(); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestOpenRC(t *testing.T) {
+	w := newWorld(t, true)
+	w.become("openrc", map[string]string{"rc-service": fakeOpenRC, "rc-update": fakeOpenRC, "useradd": fakeOpenRC})
+	script := filepath.Join(w.root, "etc/init.d/keyfob")
+	if err := os.MkdirAll(filepath.Join(w.root, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w.mustInstall()
+	got := w.told()
+	if len(got) != 3 || !strings.HasPrefix(got[0], "useradd --system ") || got[1] != "rc-update add keyfob default" || got[2] != "rc-service keyfob start" {
+		t.Errorf("told %q", got)
+	}
+	if st, err := os.Stat(script); err != nil || st.Mode().Perm() != 0o755 {
+		t.Errorf("%v, %v", st, err)
+	}
+	if p, err := w.manager().PlanInstall(t.Context()); err != nil || !p.Empty() {
+		t.Errorf("a second install: %v %v", p, err)
+	}
+	if s, err := w.manager().Status(t.Context()); err != nil || !s.Running || !s.Enabled {
+		t.Errorf("%+v, %v", s, err)
+	}
+	w.c.Args = []string{"--log-level", "debug"}
+	w.told()
+	w.mustInstall()
+	if got := w.told(); !slices.Equal(got, []string{"rc-service keyfob restart"}) {
+		t.Errorf("upgrade: told %q", got)
+	}
+	w.mustUninstall()
+	if left := w.files(); !slices.Equal(left, []string{"etc/passwd"}) {
+		t.Errorf("left: %v", left)
+	}
+	w.c.Program = "/opt/$x/keyfobd"
+	wantError(t, w.install(), "OpenRC script")
+}
+
+func TestTailFollows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	wantError(t, tail(t.Context(), &bytes.Buffer{}, path, LogOptions{Lines: 1}), "cannot read the log")
+	if err := os.WriteFile(path, []byte("one\ntwo\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- tail(ctx, out, path, LogOptions{Lines: 1, Follow: true}) }()
+	read := func(want string) {
+		t.Helper()
+		_ = r.SetReadDeadline(time.Now().Add(5 * time.Second))
+		b := make([]byte, len(want))
+		if n, err := r.Read(b); err != nil || string(b[:n]) != want {
+			t.Errorf("read %q, %v, want %q", b[:n], err, want)
+		}
+	}
+	read("two\n")
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("three\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	read("three\n")
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("four\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read("four\n")
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTaskFileIsUTF16(t *testing.T) {
+	b := utf16LE("a\nü")
+	if want := []byte{0xff, 0xfe, 'a', 0, '\r', 0, '\n', 0, 0xfc, 0}; !bytes.Equal(b, want) || binary.LittleEndian.Uint16(b) != 0xfeff {
+		t.Errorf("% x", b)
+	}
+}

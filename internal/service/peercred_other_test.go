@@ -1,0 +1,11 @@
+//go:build unix && !linux
+
+package service
+
+import (
+	"net"
+	"os"
+	"testing"
+)
+
+func listenerPID(*testing.T, *net.UnixConn) int { return os.Getpid() }
