@@ -35,6 +35,7 @@ type command struct {
 	max     int // -1: any number
 	rest    bool
 	hidden  bool
+	passes  bool // whatever follows is its own, flags too
 	profile bool // its arguments are profiles: for completion
 	flags   func(o *options, fs *flag.FlagSet)
 	run     func(a *app, in invocation) int
@@ -131,10 +132,12 @@ func commands() []*command {
 		{name: "unlock", short: "open the vault", long: "With standard input not a terminal a passphrase is read from it, as one line.", flags: jsonFlag, run: (*app).unlock},
 		{name: "reload", short: "have the daemon read its files again", flags: jsonFlag, run: (*app).reload},
 		{name: "stop", short: "end the daemon", flags: jsonFlag, run: (*app).stop},
+		{name: "service", args: "install|uninstall|start|stop|restart|status|logs", max: -1, passes: true, short: "run keyfobd as a service: yours, or the machine's with --system",
+			run: (*app).service},
 		{name: "completion", args: "SHELL", min: 1, max: 1, short: "print a completion script for bash, zsh, fish or powershell", run: (*app).completion},
 		{name: "version", short: "print the version", flags: jsonFlag, run: (*app).printVersion},
 		{name: "help", args: "[COMMAND]", max: 2, short: "explain a command", run: (*app).help},
-		{name: "__complete", max: -1, rest: true, hidden: true, run: (*app).complete},
+		{name: "__complete", passes: true, max: -1, rest: true, hidden: true, run: (*app).complete},
 	}
 }
 
@@ -183,7 +186,7 @@ func (a *app) parse(args []string) (in invocation, err error) {
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
 		switch {
-		case in.cmd != nil && in.cmd.name == "__complete":
+		case in.cmd != nil && in.cmd.passes:
 			in.rest = args[i:]
 			return in, nil
 		case arg == "--":

@@ -11,9 +11,6 @@ import (
 // credentialProcess is `keyfob credential-process` where fast left it to us.
 func (a *app) credentialProcess(in invocation) int {
 	const what = "get credentials"
-	if a.inLoop() {
-		return a.fail(what, failure("cannot get credentials: the credential_process of a profile runs keyfob again", "a profile can't be its own source: see `keyfob explain`"))
-	}
 	document, err := a.credentials(in, "credential-process")
 	if err != nil {
 		return a.fail(what, err)
@@ -21,8 +18,20 @@ func (a *app) credentialProcess(in invocation) int {
 	return a.printDocument(document)
 }
 
+// refuseLoop ends at once what would wait for itself: a profile's
+// credential_process that asks keyfob for the same profile.
+func (a *app) refuseLoop() error {
+	if !a.inLoop() {
+		return nil
+	}
+	return failure("cannot get credentials: the credential_process of a profile runs keyfob again", "a profile can't be its own source: see `keyfob explain`")
+}
+
 // credentials gets the credential_process document for the command via.
 func (a *app) credentials(in invocation, via string) (json.RawMessage, error) {
+	if err := a.refuseLoop(); err != nil {
+		return nil, err
+	}
 	c, err := a.context(in)
 	if err != nil {
 		return nil, err

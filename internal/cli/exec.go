@@ -25,6 +25,9 @@ func (a *app) exec(in invocation) int {
 	if err != nil {
 		return a.fail(what, failure("cannot run "+in.rest[0]+": "+err.Error(), ""))
 	}
+	if err := a.refuseLoop(); err != nil {
+		return a.fail(what, err)
+	}
 	c, err := a.context(in)
 	if err != nil {
 		return a.fail(what, err)

@@ -193,7 +193,11 @@ func TestMetadataClientHasNoPerson(t *testing.T) {
 	if body, code := p.call("GET", at+"/latest/meta-data/iam/security-credentials/Developer", "X-aws-ec2-metadata-token", token); code == 200 && !strings.Contains(body, "AssumeRoleUnauthorizedAccess") {
 		t.Errorf("%d %s", code, body)
 	}
-	if i := p.status().Interactions; len(i) != 1 || i[0].Profile != "dev" {
+	i := p.status().Interactions
+	for end := time.Now().Add(5 * time.Second); len(i) == 0 && time.Now().Before(end); i = p.status().Interactions {
+		time.Sleep(50 * time.Millisecond) // the client was not made to wait for the attempt
+	}
+	if len(i) != 1 || i[0].Profile != "dev" {
 		t.Errorf("status shows %+v", i)
 	}
 	p.wantTabs(0, 0, "a metadata client")
