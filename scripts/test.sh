@@ -35,6 +35,7 @@ install_what_is_missing() {
     command -v ec2metadata >/dev/null || want+=(cloud-guest-utils)
     command -v ec2-metadata >/dev/null || want+=(amazon-ec2-utils)
     command -v chromium >/dev/null || want+=(chromium)
+    command -v Xvfb >/dev/null || want+=(xvfb)
     command -v softhsm2-util >/dev/null || want+=(softhsm2)
     command -v swtpm >/dev/null || want+=(swtpm swtpm-tools)
     command -v s3cmd >/dev/null || want+=(s3cmd)
