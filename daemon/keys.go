@@ -184,10 +184,13 @@ func (d *daemon) logout(c *call) (any, error) {
 		return nil, unknownProfile(err)
 	}
 	_, links, _ := d.broker.Chain(r) // one that can't be resolved has no sign-in
-	if err := d.forget(c.ctx, r.Profile); err != nil {
-		return nil, err
+	// The sign-in goes first: forgetting wakes refreshers, which would get a
+	// new session with a token that is still there.
+	err = d.signOut(c.ctx, links)
+	if ferr := d.forget(c.ctx, r.Profile); ferr != nil {
+		return nil, ferr
 	}
-	if err := d.signOut(c.ctx, links); err != nil {
+	if err != nil {
 		return nil, cred.WithHint(fmt.Errorf("cannot end the sign-in of %s everywhere: %s; it is forgotten here", r.Profile, trimCannot(err.Error())), hintOf(err))
 	}
 	d.log.WithField(logging.Profile, r.Profile).Info("signed out")

@@ -113,12 +113,12 @@ func (d *daemon) login(c *call) (any, error) {
 	}
 	watched, stop := c.conn.Watch(c.ctx)
 	defer stop()
-	ctx, cancel := context.WithTimeout(watched, d.conf().SignInTimeout)
+	ctx, cancel := context.WithTimeout(watched, d.conf().SignInTimeout+5*time.Second)
 	defer cancel()
 	here := &terminal{conn: c.conn, code: cred.NewSecret(p.Code), place: c.caller.Caller.Terminal}
 	defer d.queue.Attach(keys, here)()
 
-	_, had := d.broker.Peek(r.Profile)
+	_, had := d.broker.PeekFor(r)
 	var snap *cred.Snapshot
 	if p.Force {
 		snap, err = d.broker.Refresh(ctx, r)

@@ -211,7 +211,10 @@ func (v *view) roleSource() (string, bool) {
 // roleFrom is the link of such a setting.
 func (r *resolver) roleFrom(v *view, key string, role found) (step, *Error) {
 	f, _ := v.get(key)
-	link := Link{Profile: v.name, RoleARN: role.text, Origin: f.origin, Params: map[string]string{"role_arn": role.text}}
+	link := Link{Profile: v.name, RoleARN: role.text, Origin: f.origin, Params: map[string]string{}}
+	if role.text != "" {
+		link.Params["role_arn"] = role.text
+	}
 	v.sessionParams(link.Params)
 	var needed []string
 	switch {

@@ -289,6 +289,13 @@ func (r *resolver) chain(v *view, asked bool) ([]step, *Error) {
 		r.warn("%s: source_profile without role_arn is not used", place(source.origin))
 	}
 	if !hasRole {
+		if key, ok := v.roleSource(); ok && strings.HasPrefix(key, "saml_") && v.role == "" {
+			st, err := r.roleFrom(v, key, found{})
+			if err != nil {
+				return nil, err
+			}
+			return []step{st}, nil
+		}
 		return r.own(v, keys)
 	}
 
@@ -432,7 +439,8 @@ func (r *resolver) contradictions(v *view, keys *staticKeys) *Error {
 	role, hasRole := v.get("role_arn")
 	if !hasRole {
 		for _, key := range roleSources {
-			if f, _ := v.get(key); key != "source_profile" {
+			// A SAML assertion names the roles that there are: a person chooses.
+			if f, _ := v.get(key); key != "source_profile" && !strings.HasPrefix(key, "saml_") {
 				return fault(f.origin, "cannot use profile %s: %s needs role_arn", v.name, said(key, f))
 			}
 		}

@@ -132,6 +132,9 @@ func (l *link) call(ctx context.Context, f *flight, base *cred.Snapshot, ask cre
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	if f.mode != modeAsk {
+		ctx = cred.Unattended(ctx)
+	}
 	if kept(spec.Kind) {
 		defer func() { l.b.count.attempt(err) }()
 	}

@@ -153,6 +153,16 @@ func (l *link) lastError(now time.Time) string {
 	return l.lastErr.Error()
 }
 
+// PeekFor is Peek for a request with all that it asks for.
+func (b *Broker) PeekFor(r cred.Request) (*cred.Snapshot, bool) {
+	if e := b.view.Load().find(&r); e != nil {
+		if p := e.last.cur.Load(); e.last.good(p, time.Now()) {
+			return p.snap, true
+		}
+	}
+	return nil, false
+}
+
 // Peek returns the session of profile, as a bare name asks for it, if one is
 // in memory and good. It starts nothing and asks no rules: what is shown of
 // it is the caller's affair.

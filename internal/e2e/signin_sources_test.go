@@ -128,7 +128,7 @@ func TestConsoleLogin(t *testing.T) {
 	p.add("[profile up]\nregion = eu-west-1\nrole_arn = " + federatedARN + "\nsource_profile = me\n")
 	p.bad(p.do(nil, "credential-process", "--profile", "me"), 3, "hint: keyfob login me")
 	p.good(nil, "login", "me")
-	first := p.uses("me", "alice")
+	p.uses("me", "alice")
 	p.uses("up", "federated")
 	if r := p.good(nil, "login", "me"); !strings.Contains(r.out, "has a valid session") {
 		t.Errorf("a second login printed %q", r.out)
@@ -136,7 +136,6 @@ func TestConsoleLogin(t *testing.T) {
 	p.wantTabs(0, 1, "login")
 	p.again()
 	p.uses("me", "alice")
-	_ = first
 	p.good(nil, "login", "fresh")
 	if b := p.file(p.path("config/keyfob/profiles")); !strings.Contains(b, "[profile fresh]") || !strings.Contains(b, "login_session = "+aliceARN) {
 		t.Errorf("keyfob's profiles file holds %q", b)
@@ -216,7 +215,6 @@ func TestConsoleLoginRemote(t *testing.T) {
 	c := newConsole(t)
 	cmd := p.command(p.keyfob(), "login", "me", "--remote", "--force")
 	wait := c.run(cmd)
-	_ = wait
 	c.expect("and give the code that the page shows: ")
 	c.typed("\n")
 	p.refusal(wait(), 3)

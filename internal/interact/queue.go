@@ -153,7 +153,7 @@ func (q *Queue) Ask(ctx context.Context, key cred.LinkKey, question cred.Questio
 		return cred.Secret{}, err
 	}
 	q.mu.Lock()
-	it, err := q.join(key, question)
+	it, err := q.join(ctx, key, question)
 	q.mu.Unlock()
 	if err != nil {
 		return cred.Secret{}, err
@@ -187,10 +187,14 @@ func (q *Queue) Ask(ctx context.Context, key cred.LinkKey, question cred.Questio
 
 // join returns the live interaction of key with this call counted as
 // waiting, or why there is none. q.mu is held.
-func (q *Queue) join(key cred.LinkKey, question cred.Question) (*interaction, error) {
+func (q *Queue) join(ctx context.Context, key cred.LinkKey, question cred.Question) (*interaction, error) {
 	now := time.Now()
 	q.tidy(now)
 	it := q.all[key]
+	nobody := cred.IsUnattended(ctx) && opens(question.Kind)
+	if it != nil && it.live && nobody {
+		return nil, q.interactionError(key, question, "nobody is there to answer")
+	}
 	if it != nil && it.live {
 		it.Waiting++
 		return it, nil
@@ -209,7 +213,7 @@ func (q *Queue) join(key cred.LinkKey, question cred.Question) (*interaction, er
 		left := c.until.Sub(now).Round(time.Second)
 		return nil, q.interactionError(key, question, fmt.Sprintf("%s, and it is asked again in %s", c.why, left))
 	}
-	if !q.attended(it) {
+	if nobody || !q.attended(it) {
 		return nil, q.interactionError(key, question, "nobody is there to answer")
 	}
 	it.live = true
@@ -303,6 +307,11 @@ func (q *Queue) prompt(it *interaction, pending Pending, s *seat) {
 		}
 		q.fail(it, s)
 	}
+}
+
+// opens reports whether a question takes a person to a page.
+func opens(kind string) bool {
+	return kind == cred.AskBrowser || kind == cred.AskDevice || kind == cred.AskCode || kind == cred.AskSAML
 }
 
 // fail notes that s can't ask it, and ends it when nobody else can. q.mu is

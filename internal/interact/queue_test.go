@@ -314,6 +314,36 @@ func TestOneBrowser(t *testing.T) {
 	})
 }
 
+// TestNobodyIsSentToAPageUnasked: a refresh in the background opens no
+// browser at somebody who is there for another reason, and joins no sign-in.
+func TestNobodyIsSentToAPageUnasked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(Config{})
+		ask := question("p")
+		ask.Kind = cred.AskBrowser
+		p := &person{}
+		defer q.Attach([]cred.LinkKey{keyA}, p)()
+		for range 2 {
+			if _, err := q.Ask(cred.Unattended(t.Context()), keyA, ask); err == nil {
+				t.Fatal("it was asked")
+			}
+			if n := p.asked.Load(); n > 1 {
+				t.Fatalf("asked %d times", n)
+			}
+			// The second time beside one who does want to sign in.
+			go func() { _, _ = q.Ask(t.Context(), keyA, ask) }()
+			synctest.Wait()
+		}
+		if n := p.asked.Load(); n != 1 {
+			t.Errorf("asked %d times", n)
+		}
+		if _, err := q.Ask(cred.Unattended(t.Context()), keyB, question("p")); err == nil {
+			t.Error("nobody is there for it")
+		}
+		q.Cancel(keyA)
+	})
+}
+
 func TestPendingExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(Config{Expiry: time.Minute})
