@@ -42,13 +42,21 @@ type Deps struct {
 	ProcessLimit func() time.Duration
 }
 
-// limit is the time limit of a fetch that runs a mfa_process before it calls
-// AWS, 0 where none is run.
+// nextCode is how long a fetch may wait for a code that was not used yet: a
+// step of RFC 6238, because AWS takes each code once.
+const nextCode = 30 * time.Second
+
+// limit is the time limit of a fetch that gets an MFA code before it calls
+// AWS, from a program or from the next step of a seed; 0 where none is got.
 func (d *Deps) limit(link profiles.Link) time.Duration {
-	if d.ProcessLimit == nil || link.Params["mfa_process"] == "" {
+	if link.Params["mfa_serial"] == "" {
 		return 0
 	}
-	return d.ProcessLimit() + cred.FetchTimeout
+	limit := nextCode + cred.FetchTimeout
+	if d.ProcessLimit != nil && link.Params["mfa_process"] != "" {
+		limit += d.ProcessLimit()
+	}
+	return limit
 }
 
 // interactive reports whether a link needs a person.
