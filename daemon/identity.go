@@ -33,8 +33,10 @@ func (d *daemon) longLived(chain []profiles.Link) func(context.Context) (cred.Cr
 	}
 }
 
-// resolved is what the profile of a request is, beside its credentials.
-func (d *daemon) resolved(p control.Context) (*profiles.Profile, error) {
+// resolved is what the profile of a request is, beside its credentials, by
+// the files as they are now.
+func (d *daemon) resolved(c *call, p control.Context) (*profiles.Profile, error) {
+	d.freshProfiles(c.ctx)
 	prof, err := d.set().Resolve(d.query(p))
 	if err != nil {
 		return nil, unknownProfile(err)
@@ -52,8 +54,7 @@ func (d *daemon) console(c *call) (any, error) {
 	if err := d.checkContext(p.Context); err != nil {
 		return nil, err
 	}
-	d.freshProfiles(c.ctx)
-	prof, err := d.resolved(p.Context)
+	prof, err := d.resolved(c, p.Context)
 	if err != nil {
 		return nil, err
 	}
@@ -128,8 +129,7 @@ func (d *daemon) whoami(c *call) (any, error) {
 	if err := d.checkContext(p.Context); err != nil {
 		return nil, err
 	}
-	d.freshProfiles(c.ctx)
-	prof, err := d.resolved(p.Context)
+	prof, err := d.resolved(c, p.Context)
 	if err != nil {
 		return nil, err
 	}
@@ -161,8 +161,7 @@ func (d *daemon) device(c *call, p control.MFAParams) (string, error) {
 	if serial := strings.TrimSpace(p.Serial); serial != "" {
 		return serial, nil
 	}
-	d.freshProfiles(c.ctx)
-	prof, err := d.resolved(p.Context)
+	prof, err := d.resolved(c, p.Context)
 	if err != nil {
 		return "", err
 	}

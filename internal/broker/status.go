@@ -167,13 +167,8 @@ func (b *Broker) PeekFor(r cred.Request) (*cred.Snapshot, bool) {
 // in memory and good. It starts nothing and asks no rules: what is shown of
 // it is the caller's affair.
 func (b *Broker) Peek(profile string) (*cred.Snapshot, bool) {
-	v := b.view.Load()
-	for _, r := range []cred.Request{{Profile: profile}, {Profile: profile, Implicit: true}} {
-		if e := v.find(&r); e != nil {
-			if p := e.last.cur.Load(); e.last.good(p, time.Now()) {
-				return p.snap, true
-			}
-		}
+	if snap, ok := b.PeekFor(cred.Request{Profile: profile}); ok {
+		return snap, true
 	}
-	return nil, false
+	return b.PeekFor(cred.Request{Profile: profile, Implicit: true})
 }
