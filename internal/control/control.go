@@ -309,7 +309,13 @@ type ListEntry struct {
 	Source  string       `json:"source"` // kind of the base of its chain, "" where it does not work
 	Account string       `json:"account,omitempty"`
 	Session *ListSession `json:"session,omitempty"`
-	Error   string       `json:"error,omitempty"`
+	// KeyAdded is when the pair in the vault was stored (RFC 3339), "" where
+	// there is none or it isn't known.
+	KeyAdded string `json:"key_added,omitempty"`
+	// Missing is what a person must do before the profile works, as a
+	// command: "keyfob login P".
+	Missing string `json:"missing,omitempty"`
+	Error   string `json:"error,omitempty"`
 }
 
 // ListSession is the state of a profile's session.
