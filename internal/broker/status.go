@@ -16,6 +16,7 @@ type Session struct {
 	Policy          string // the same, by SessionPolicy.Encode
 	AccessKeyID     string // "" while there is no session
 	AccountID       string
+	Fetched         time.Time // by our clock; zero while there is no session
 	Expires         time.Time // by our clock; zero while there is no session
 	// NextRefresh is when the next attempt is made without a caller, by our
 	// clock; zero when none is planned: the link needs a person, or nobody
@@ -88,7 +89,7 @@ func (l *link) describe(s *Session, now time.Time) {
 		next = l.autoAt
 	}
 	if p := l.cur.Load(); l.good(p, now) {
-		s.AccessKeyID, s.AccountID, s.Expires = p.snap.AccessKeyID, p.snap.AccountID, p.snap.Expires
+		s.AccessKeyID, s.AccountID, s.Fetched, s.Expires = p.snap.AccessKeyID, p.snap.AccountID, p.snap.Fetched, p.snap.Expires
 		if p.due == never {
 			return
 		}

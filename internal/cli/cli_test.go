@@ -124,7 +124,7 @@ func TestDependencies(t *testing.T) {
 	}
 	for _, dep := range deps {
 		if rest, ok := strings.CutPrefix(dep, "keyfob/"); ok &&
-			!slices.Contains([]string{"cmd/keyfob", "internal/cli", "internal/control", "internal/hot", "internal/hot/early", "internal/settings", "profiles"}, rest) {
+			!slices.Contains([]string{"cmd/keyfob", "internal/cli", "internal/control", "internal/hot", "internal/hot/early", "internal/settings", "internal/setup", "internal/watch", "profiles"}, rest) {
 			t.Errorf("keyfob depends on %s", dep)
 		}
 	}

@@ -82,45 +82,11 @@ func roughly(d time.Duration) string {
 	return fmt.Sprintf("%ds", int(d.Seconds()))
 }
 
-// list is `keyfob list`.
-func (a *app) list(invocation) int {
-	ctx, cancel := a.within(quickWait, false)
-	defer cancel()
-	var r control.ListResult
-	if err := a.call(ctx, control.MethodList, a.environment(), &r, a.handler("list")); err != nil {
-		return a.fail("list the profiles", err)
-	}
-	if r.Profiles == nil {
-		r.Profiles = []control.ListEntry{}
-	}
-	if a.opts.json {
-		return a.printJSON(r)
-	}
-	if len(r.Profiles) == 0 {
-		a.say("keyfob: there are no profiles")
-		a.hint("keyfob add P")
-		return exitDone
-	}
-	rows := [][]string{{"PROFILE", "SOURCE", "ACCOUNT", "SESSION UNTIL", "FROM"}}
-	for _, p := range r.Profiles {
-		var kinds []string
-		for _, o := range p.Origins {
-			kinds = append(kinds, o.Kind)
-		}
-		row := []string{p.Name, p.Source, p.Account, "", strings.Join(kinds, ", ")}
-		if p.Session != nil {
-			row[3] = localTime(p.Session.Expiration)
-		}
-		if p.Error != "" {
-			row = append(row, p.Error)
-		}
-		rows = append(rows, row)
-	}
-	return a.print(table(rows))
-}
-
 // status is `keyfob status`.
 func (a *app) status(invocation) int {
+	if a.opts.watch {
+		return a.watchStatus()
+	}
 	ctx, cancel := a.within(quickWait, false)
 	defer cancel()
 	var r control.StatusResult

@@ -360,6 +360,7 @@ type SessionStatus struct {
 	Profile     string `json:"profile"`
 	AccessKeyID string `json:"access_key_id"`
 	AccountID   string `json:"account_id"`
+	Fetched     string `json:"fetched,omitempty"`
 	Expiration  string `json:"expiration"`
 	NextRefresh string `json:"next_refresh"`
 	LastError   string `json:"last_error,omitempty"`
