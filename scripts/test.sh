@@ -52,7 +52,7 @@ install_what_is_missing() {
       skipped+=("apt packages that may not be installed here: ${want[*]}")
     fi
   fi
-  if command -v npm >/dev/null && [ ! -d "$cache/js/node_modules/@aws-sdk/client-sts" ]; then
+  if command -v npm >/dev/null && { [ ! -d "$cache/js/node_modules/@aws-sdk/client-sts" ] || [ ! -d "$cache/js/node_modules/aws-sdk" ]; }; then
     mkdir -p "$cache/js"
     cp scripts/clients/package.json "$cache/js/"
     (cd "$cache/js" && npm install --no-audit --no-fund --silent) || skipped+=("the AWS SDK for JavaScript (npm install failed)")

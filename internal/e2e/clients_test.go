@@ -78,6 +78,23 @@ func hasJS() string {
 	return ""
 }
 
+func hasJS2() string {
+	if m := onPath("node")(); m != "" {
+		return m
+	}
+	if _, err := os.Stat(filepath.Join(jsFolder(), "node_modules", "aws-sdk")); err != nil {
+		return "there is no aws-sdk, version 2 (scripts/test.sh --install brings it)"
+	}
+	return ""
+}
+
+const js2Script = `
+const AWS = require(process.env.TEST_JS + "/node_modules/aws-sdk");
+new AWS.STS({ endpoint: process.env.TEST_STS, region: "eu-west-1" }).getCallerIdentity({}, (err, r) => {
+  if (err) { console.error(err); process.exit(1); }
+  console.log(r.Arn);
+});`
+
 var clients = []client{
 	{"AWS CLI on the path", onPath("aws"), func(w *world) []string {
 		return []string{"aws", "--endpoint-url", w.url, "--output", "text", "--query", "Arn", "sts", "get-caller-identity"}
@@ -88,6 +105,10 @@ var clients = []client{
 	{"boto3 on the path", pythonHas("python3"), func(*world) []string { return []string{"python3", "-c", botoScript} }},
 	{"boto3 of the distribution", pythonHas("/usr/bin/python3"), func(*world) []string { return []string{"/usr/bin/python3", "-c", botoScript} }},
 	{"AWS SDK for JavaScript v3", hasJS, func(*world) []string { return []string{"node", "--input-type=module", "-e", jsScript} }},
+	// It reads the AWS config, where credential_process stands, only when told to.
+	{"AWS SDK for JavaScript v2", hasJS2, func(*world) []string {
+		return []string{"env", "AWS_SDK_LOAD_CONFIG=1", "AWS_SDK_JS_SUPPRESS_MAINTENANCE_MODE_MESSAGE=1", "node", "--no-deprecation", "-e", js2Script}
+	}},
 	{"AWS SDK for Go v2", func() string { return "" }, func(*world) []string {
 		return []string{os.Args[0], "-test.run=^TestGoClient$", "-test.v"}
 	}},

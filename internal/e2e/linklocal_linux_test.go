@@ -163,6 +163,12 @@ const require = createRequire(process.argv[2] + "/");
 const { STSClient, GetCallerIdentityCommand } = require("@aws-sdk/client-sts");
 const { Arn } = await new STSClient({ endpoint: process.argv[1], region: "eu-west-1" }).send(new GetCallerIdentityCommand({}));
 console.log(Arn);`
+	bareJS2 = `
+const AWS = require(process.argv[2] + "/node_modules/aws-sdk");
+new AWS.STS({ endpoint: process.argv[1], region: "eu-west-1" }).getCallerIdentity({}, (err, r) => {
+  if (err) { console.error(err); process.exit(1); }
+  console.log(r.Arn);
+});`
 )
 
 func host(url string) string { return strings.TrimPrefix(url, "http://") }
@@ -186,6 +192,9 @@ curl -s -H "X-aws-ec2-metadata-token: $T" http://169.254.169.254/latest/meta-dat
 	}},
 	{name: "AWS SDK for JavaScript v3", missing: hasJS, out: asDeploy, args: func(w *world) []string {
 		return []string{"node", "--input-type=module", "-e", bareJS, w.url, jsFolder()}
+	}},
+	{name: "AWS SDK for JavaScript v2", missing: hasJS2, out: asDeploy, args: func(w *world) []string {
+		return []string{"node", "--no-deprecation", "-e", bareJS2, w.url, jsFolder()}
 	}},
 	{name: "AWS SDK for Go v2", missing: func() string { return "" }, out: asDeploy, args: func(w *world) []string {
 		return []string{os.Args[0], goClientArg, w.url}
@@ -361,6 +370,10 @@ func TestLinkLocalContainers(t *testing.T) {
 					if strings.HasPrefix(way, "EKS") {
 						continue
 					}
+				}
+				// Its FULL_URI may be on 169.254.170.23 and this machine alone.
+				if c.name == "AWS SDK for JavaScript v2" && way == "ECS, by token" {
+					continue
 				}
 				env := append(env, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=eu-west-1", "AWS_DEFAULT_REGION=eu-west-1", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null")
 				if r := c.run(w, env...); r.code != 0 || !strings.Contains(r.out, asDeploy) {

@@ -104,10 +104,11 @@ func TestPromptsInFourSettings(t *testing.T) {
 	t.Parallel()
 	const serial = "arn:aws:iam::111122223333:mfa/alice"
 	kinds := map[string]struct {
-		prompt string   // on the terminal
-		typed  bool     // and something is typed there
-		device bool     // or decided on elsewhere
-		args   []string // of credential-process and login
+		prompt string // on the terminal
+		typed  bool   // and something is typed there
+		device bool   // or decided on elsewhere
+		says   string // in place of a code
+		hint   string // where nobody can be asked; "" is the login of prod
 		make   func(*person)
 	}{
 		"MFA code": {prompt: "MFA code of " + serial, typed: true, make: func(p *person) {
@@ -123,6 +124,20 @@ func TestPromptsInFourSettings(t *testing.T) {
 			p.aws.AddSSO(directory())
 			delete(p.env, "BROWSER")
 		}},
+		"SAML": {make: func(p *person) { // the pages are driven by keyfob-signin
+			findChromium(p.t)
+			p.aws.AddRole(fakeaws.RoleSpec{ARN: federatedARN, Trust: []fakeaws.Trust{{Federated: []string{"*"}}}})
+			p.add("[profile prod]\nregion = eu-west-1\nrole_arn = " + federatedARN + "\nsaml_url = " + p.url + "/saml/idp\n")
+			p.aws.AddSAML(fakeaws.SAMLSpec{Roles: []string{federatedARN}, ACS: p.url + "/saml"})
+			p.env["KEYFOB_BROWSER_HEADLESS"] = "1"
+			p.env["KEYFOB_BROWSER_ARGS"] = "--no-sandbox --disable-gpu --disable-quic --no-proxy-server"
+		}},
+		"confirmation": {prompt: "have the credentials of prod?", typed: true, says: "once", hint: "hint: keyfob answer", make: func(p *person) {
+			p.add("[profile prod]\nregion = eu-west-1\nrole_arn = " + entryARN + "\nsource_profile = base\n")
+			p.addKeys("base")
+			p.write("config/keyfob/config.toml", "[[profile]]\nname = \"prod\"\nprotected = true\n")
+			p.must(nil, "reload")
+		}},
 	}
 	for kind, k := range kinds {
 		for _, setting := range []string{"terminal", "captured", "user service", "system service"} {
@@ -137,7 +152,9 @@ func TestPromptsInFourSettings(t *testing.T) {
 				attended := setting == "terminal" || setting == "captured"
 				if attended && k.typed {
 					typed = [2]string{k.prompt, ""}
-					typed[1] = p.aws.MFACode(serial)
+					if typed[1] = k.says; k.says == "" {
+						typed[1] = p.aws.MFACode(serial)
+					}
 				}
 				if attended && k.device {
 					done := make(chan struct{})
@@ -154,7 +171,11 @@ func TestPromptsInFourSettings(t *testing.T) {
 				decide()
 				p.said = append(p.said, r.err, shown)
 				if !attended {
-					p.bad(r, 3, "hint: keyfob login prod")
+					hint := k.hint
+					if hint == "" {
+						hint = "hint: keyfob login prod"
+					}
+					p.bad(r, 3, hint)
 					if took := time.Since(begun); took > 5*time.Second {
 						t.Errorf("that took %v", took)
 					}
@@ -172,10 +193,10 @@ func TestPromptsInFourSettings(t *testing.T) {
 					t.Errorf("%d tabs", p.tabs())
 				}
 				// A browser that answers at once leaves nothing to be shown.
-				if kind != "browser" && !strings.Contains(shown, k.prompt) {
+				if kind != "browser" && kind != "SAML" && !strings.Contains(shown, k.prompt) {
 					t.Errorf("the terminal shows %q, not %q", shown, k.prompt)
 				}
-				if strings.Contains(r.err+r.out, k.prompt) {
+				if k.prompt != "" && strings.Contains(r.err+r.out, k.prompt) {
 					t.Errorf("the program that runs it is shown the question: %q", r.err)
 				}
 			})
