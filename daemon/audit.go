@@ -28,9 +28,10 @@ const flushLimit = 2 * time.Second
 // auditing is one life of the audit log: a reload with other sizes begins
 // another one behind it.
 type auditing struct {
-	log  *audit.Log
-	stop context.CancelFunc
-	done chan struct{}
+	log     *audit.Log
+	forward *audit.Forwarder // nil for none
+	stop    context.CancelFunc
+	done    chan struct{}
 }
 
 func (d *daemon) auditPath() string { return filepath.Join(d.conf().DataDir, "audit.jsonl") }
@@ -42,11 +43,24 @@ func (d *daemon) openAudit(s *settings.Settings) {
 	var next *auditing
 	if !s.Audit.Off {
 		ctx, stop := context.WithCancel(context.Background())
-		next = &auditing{stop: stop, done: make(chan struct{}), log: audit.Open(audit.Config{
-			Path: d.auditPath(), Key: d.chainKey, Store: d.vault, MaxSize: s.Audit.MaxSize, Keep: s.Audit.Keep, Log: d.log,
-		})}
+		next = &auditing{stop: stop, done: make(chan struct{}), forward: d.forwarder(s)}
+		how := audit.Config{Path: d.auditPath(), Key: d.chainKey, Store: d.vault, MaxSize: s.Audit.MaxSize, Keep: s.Audit.Keep, Log: d.log}
+		if next.forward != nil {
+			how.Forward = next.forward.Forward
+		}
+		next.log = audit.Open(how)
 		go func() {
 			defer close(next.done)
+			if next.forward != nil {
+				// It ends after the log: the last lines are to go out too.
+				forwarding, end := context.WithCancel(context.Background())
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					_ = next.forward.Run(forwarding)
+				}()
+				defer func() { end(); <-ended }()
+			}
 			if old != nil {
 				<-old.done
 			}
@@ -62,6 +76,29 @@ func (d *daemon) openAudit(s *settings.Settings) {
 			<-old.done
 		}
 	}
+}
+
+// forwarder takes the log's lines to the collectors of the settings; nil where
+// there are none.
+func (d *daemon) forwarder(s *settings.Settings) *audit.Forwarder {
+	var sinks []audit.Sink
+	if s.Audit.Journal {
+		sinks = append(sinks, audit.NewJournal(audit.JournalSocket))
+	}
+	if s.Audit.Syslog != "" {
+		if sink, err := audit.NewSyslog(s.Audit.Syslog); err == nil {
+			sinks = append(sinks, sink)
+		} else { // the settings were checked
+			d.log.WithError(err).Error("lines of the audit log do not reach the syslog server")
+		}
+	}
+	if s.Audit.OTLP != "" {
+		sinks = append(sinks, audit.NewOTLP(s.Audit.OTLP, d.opt.Version))
+	}
+	if len(sinks) == 0 {
+		return nil
+	}
+	return audit.NewForwarder(d.log, sinks...)
 }
 
 // currentAudit is the audit log, nil where the settings want none. One that has
@@ -180,6 +217,9 @@ func (d *daemon) auditEntries(c *call) (any, error) {
 		return nil, err
 	}
 	f := audit.Filter{Profile: p.Profile, Program: p.Program, AccessKeyID: p.AccessKeyID, Event: p.Event, Limit: p.Limit, After: p.After}
+	if !c.admin { // his own entries, without what the rules' owner is told
+		f.UID, f.HideReason = c.caller.Caller.UID, true
+	}
 	for _, t := range []struct {
 		text string
 		to   *time.Time

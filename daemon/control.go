@@ -22,6 +22,9 @@ import (
 // limits keep a broken one from taking all descriptors.
 const (
 	maxConnections = 512
+	// Of a machine's daemon: all, and of one user who is no administrator.
+	maxMachine     = 4096
+	maxUser        = 64
 	idleConnection = 5 * time.Minute
 	slowAccept     = 100 * time.Millisecond
 )
@@ -29,14 +32,23 @@ const (
 // connections is the open control connections, each with whether it waits
 // for its client to ask something.
 type connections struct {
-	mu   sync.Mutex // guards open
-	open map[net.Conn]*atomic.Bool
+	limit     int // 0 is maxConnections
+	limitUser int // of one user, 0 is none
+
+	mu    sync.Mutex // guards what follows
+	open  map[net.Conn]*atomic.Bool
+	users map[net.Conn]string // whose it is, where that counts
+	count map[string]int      // by user
 }
 
 func (c *connections) add(conn net.Conn) (idle *atomic.Bool, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.open) >= maxConnections {
+	limit := c.limit
+	if limit == 0 {
+		limit = maxConnections
+	}
+	if len(c.open) >= limit {
 		return nil, false
 	}
 	if c.open == nil {
@@ -48,10 +60,35 @@ func (c *connections) add(conn net.Conn) (idle *atomic.Bool, ok bool) {
 	return idle, true
 }
 
+// claim counts a connection as the user's, and reports whether it is not one
+// too many. All who can't be told are one user.
+func (c *connections) claim(conn net.Conn, uid string) bool {
+	if c.limitUser == 0 {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.users == nil {
+		c.users, c.count = map[net.Conn]string{}, map[string]int{}
+	}
+	if c.count[uid] >= c.limitUser {
+		return false
+	}
+	c.users[conn] = uid
+	c.count[uid]++
+	return true
+}
+
 func (c *connections) done(conn net.Conn) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	delete(c.open, conn)
-	c.mu.Unlock()
+	if uid, ok := c.users[conn]; ok {
+		delete(c.users, conn)
+		if c.count[uid]--; c.count[uid] == 0 {
+			delete(c.count, uid)
+		}
+	}
 }
 
 // hurry ends the conversations in which nothing was asked. One that says it
@@ -163,12 +200,16 @@ func (d *daemon) converse(ctx context.Context, conn net.Conn, idle *atomic.Bool)
 	log := func() *logrus.Entry { // made only where something is logged
 		return d.log.WithFields(logrus.Fields{logging.Endpoint: "control", logging.Caller: who.UID, logging.PID: who.PID})
 	}
+	if !d.isOwner(who) && !d.conns.claim(conn, who.UID) {
+		d.refusals.log(d, who, "", "one user has too many connections to the control socket")
+		return // without a word: what is not answered can't be waited for
+	}
 	c := &conversation{ServerConn: control.NewServerConn(conn)}
 	refused := ""
 	switch {
 	case err != nil:
 		refused = err.Error()
-	case who.UID != d.uid:
+	case who.UID != d.uid && !d.system():
 		refused = "not this daemon's user"
 	}
 	if _, err := c.Handshake(control.Hello{Version: d.opt.Version, PID: os.Getpid()}); err != nil {
@@ -186,7 +227,7 @@ func (d *daemon) converse(ctx context.Context, conn net.Conn, idle *atomic.Bool)
 		idle.Store(false)
 		d.calls.Add(1)
 		if refused != "" {
-			log().WithField(logging.Reason, refused).Warn("control request refused")
+			d.refusals.log(d, who, "", refused)
 			d.turnedAway(who, refused)
 			_ = c.WriteReply(req.ID, nil, &control.Error{Code: control.CodeDenied, Message: "cannot use this keyfob: denied", Hint: "the log of keyfobd says why"})
 			return
@@ -208,14 +249,22 @@ func (d *daemon) answer(ctx context.Context, c *conversation, who peer.Caller, r
 			Message: fmt.Sprintf("cannot do %q: this daemon (%s) does not know it", req.Method, d.opt.Version), Hint: "keyfob stop, so that the daemon of this version starts"})
 		return
 	}
-	cl := &call{ctx: ctx, caller: cred.Request{Caller: who}, params: req.Params, conn: c}
+	cl := &call{ctx: ctx, caller: cred.Request{Caller: who}, params: req.Params, conn: c, admin: d.isAdmin(who)}
 	var result any
 	err := d.lockedByHandError(h)
+	if err == nil && d.system() {
+		if cl.params, err = ignoreEnvironment(cl.params); err == nil {
+			err = d.admit(cl, req.Method)
+		}
+	}
 	if err == nil {
 		result, err = h.handle(d, cl)
 	}
 	if err != nil {
 		e := d.wireError(err, h.what)
+		if !cl.admin && errors.Is(err, cred.ErrConfig) {
+			e.Message, e.Hint = "cannot "+h.what+": the profile does not work", adminKnows // its own words may quote the machine's files
+		}
 		d.log.WithFields(logrus.Fields{logging.Method: req.Method, logging.PID: who.PID, logging.Status: e.Code}).WithError(err).Debug("control request failed")
 		_ = c.WriteReply(req.ID, nil, e)
 		return

@@ -42,6 +42,7 @@ type Options struct {
 	Log      *logrus.Logger
 	// LogFormat is the format where the settings name none: text or json.
 	LogFormat string
+	Journal   bool               // the log goes to journald's stream
 	Ready     func()             // called once every listener accepts
 	Inherited *service.Inherited // listeners of the service manager, nil for none
 	Notify    *service.Notifier  // nil for none
@@ -102,6 +103,10 @@ type daemon struct {
 
 	lockedByHand atomic.Bool // `keyfob lock`: nothing is handed out
 
+	confirming confirming
+	refusals   refusalLog
+	variety    variety
+
 	group    *errgroup.Group
 	life     context.Context // of the group
 	stop     context.CancelCauseFunc
@@ -120,6 +125,7 @@ type daemon struct {
 	// reloadNotice is what a reload could not change, "" for nothing.
 	reloadNotice string
 	leaving      []*endpoint // removed, and not ended yet
+	wide         wide        // see tooWide
 	measuring    *measuring  // the metrics' listener, nil for none
 
 	execMu  sync.Mutex      // guards watched
@@ -174,7 +180,10 @@ func newDaemon(opt Options) (_ *daemon, err error) {
 	if err := checkDataDir(d.conf().DataDir); err != nil {
 		return nil, err
 	}
-	if d.socket, err = listenControl(d.conf().Socket, opt.Inherited.Control(d.conf().Socket)); err != nil {
+	if d.system() {
+		d.conns.limit, d.conns.limitUser = maxMachine, maxUser
+	}
+	if d.socket, err = listenControl(d.conf().Socket, d.system(), opt.Inherited.Control(d.conf().Socket)); err != nil {
 		return nil, err
 	}
 	if d.dirLock, err = lockDataDir(d.conf().DataDir); err != nil {
@@ -454,6 +463,11 @@ func (d *daemon) check(c peer.Caller, profile string, via cred.Endpoint) error {
 
 // checkGrant judges the caller of a grant by the current rules.
 func (d *daemon) checkGrant(c peer.Caller, g *access.Grant, profile string, via cred.Endpoint) error {
+	if d.system() && via.Listen == d.exec.address() {
+		// The listener of exec is for whoever may make a grant there: the
+		// rules judge as they did then.
+		via = cred.Endpoint{Kind: cred.ViaExec}
+	}
 	if err := d.rules.Load().CheckGrant(c, g, profile, via); err != nil {
 		return err
 	}

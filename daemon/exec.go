@@ -25,7 +25,8 @@ import (
 )
 
 // execEndpoint is the container endpoint for exec where the settings name
-// none: a port of 127.0.0.1, opened when the first grant needs it and kept
+// none, and at the daemon of a machine, whose container endpoints may be for
+// other users: a port of 127.0.0.1, opened when the first grant needs it and kept
 // over restarts, because programs that run for days hold its address.
 type execEndpoint struct {
 	mu       sync.Mutex // guards listener
@@ -36,7 +37,7 @@ type execEndpoint struct {
 // start opens the endpoint if it is not open and returns its address. The
 // server belongs to the daemon's group.
 func (x *execEndpoint) start(d *daemon) (string, error) {
-	if e := d.containerEndpoint(); e != nil {
+	if e := d.containerEndpoint(); e != nil && !d.system() {
 		return e.address(), nil
 	}
 	x.mu.Lock()
@@ -170,6 +171,15 @@ func (d *daemon) grantAdd(c *call) (any, error) {
 	if p.Expires > 0 {
 		spec.Expires = time.Now().Add(time.Duration(p.Expires) * time.Second)
 	}
+	if err := d.ownGrant(c, &p, spec.Profiles); err != nil {
+		return nil, err
+	}
+	// The file of another user's token is his to write, with his rights: he
+	// gets the token by the socket.
+	foreign := c.caller.Caller.UID != d.uid
+	if foreign {
+		spec.TokenFile = ""
+	}
 	out := control.GrantResult{}
 	for i, name := range spec.Profiles {
 		q := d.query(p.Context)
@@ -217,11 +227,13 @@ func (d *daemon) grantAdd(c *call) (any, error) {
 		}
 	}
 	spec.Confirmed = protected
-	addr, err := d.exec.start(d)
-	if err != nil {
+	addr := ""
+	if e := d.containerEndpoint(); e != nil && !p.ForExec {
+		addr = e.address()
+	} else if addr, err = d.exec.start(d); err != nil {
 		return nil, err
 	}
-	g, _, err := d.grants.Add(c.ctx, spec)
+	g, token, err := d.grants.Add(c.ctx, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -230,6 +242,10 @@ func (d *daemon) grantAdd(c *call) (any, error) {
 	}
 	d.watchExec()
 	d.describeGrant(&out, *g, addr)
+	if foreign {
+		_ = os.Remove(g.TokenFile) // nobody can use it
+		out.TokenFile, out.Token = "", token.Reveal()
+	}
 	d.log.WithFields(logrus.Fields{logging.Profile: strings.Join(g.Profiles, ","), logging.PID: c.caller.Caller.PID}).Info("grant made")
 	return out, nil
 }
@@ -304,13 +320,19 @@ func (d *daemon) grantList(c *call) (any, error) {
 		return nil, err
 	}
 	out := control.GrantListResult{Grants: []control.GrantResult{}}
-	addr := d.exec.address()
-	if e := d.containerEndpoint(); e != nil {
-		addr = e.address()
-	}
 	for _, g := range d.grants.List() {
+		if !c.admin && g.UID != c.caller.Caller.UID {
+			continue
+		}
+		addr := d.exec.address()
+		if e := d.containerEndpoint(); e != nil && (g.ExecPID == 0 || !d.system()) {
+			addr = e.address()
+		}
 		var r control.GrantResult
 		d.describeGrant(&r, g, addr)
+		if g.UID != d.uid {
+			r.TokenFile = "" // as its maker knows
+		}
 		out.Grants = append(out.Grants, r)
 	}
 	return out, nil
@@ -321,10 +343,17 @@ func (d *daemon) grantRemove(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !c.admin && !slices.ContainsFunc(d.grants.List(), func(g access.Grant) bool { return g.ID == p.ID && g.UID == c.caller.Caller.UID }) {
+		return nil, noGrant(p.ID)
+	}
 	if err := d.grants.Remove(c.ctx, p.ID); errors.Is(err, cred.ErrNotFound) {
-		return nil, &control.Error{Code: control.CodeNotFound, Message: "cannot remove the grant " + p.ID + ": there is none", Hint: "keyfob grant list"}
+		return nil, noGrant(p.ID)
 	} else if err != nil {
 		return nil, err
 	}
 	return control.Empty{}, nil
+}
+
+func noGrant(id string) error {
+	return &control.Error{Code: control.CodeNotFound, Message: "cannot remove the grant " + id + ": there is none", Hint: "keyfob grant list"}
 }

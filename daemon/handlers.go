@@ -6,24 +6,25 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
-	"keyfob/internal/broker"
 	"keyfob/internal/control"
 	"keyfob/internal/cred"
-	"keyfob/internal/source/rolesanywhere"
 	"keyfob/profiles"
 )
 
 // call is one request on the control socket. The peer behind it has been
-// judged: it is the daemon's own user.
+// judged: it is the daemon's own user, or a user of the machine's daemon who
+// may call this method (audience).
 type call struct {
 	ctx    context.Context // ends with the connection
 	caller cred.Request    // Caller alone is set
 	params json.RawMessage
 	conn   *conversation
+	// admin: the caller may see and do what concerns all users. It always is
+	// so with a person's own daemon.
+	admin bool
 }
 
 // decode reads the parameters strictly enough to notice a typing error in
@@ -50,39 +51,52 @@ type handler struct {
 	locked bool
 }
 
-// handlers is every method of the control socket. The peer check is the
-// same for all and stands before the table is looked at.
+// handlers is every method of the control socket. Who may call it at a
+// machine's daemon stands in audiences; both are looked at before a handler.
 var handlers = map[string]handler{
-	control.MethodCredentials: {what: "get credentials", handle: (*daemon).credentials},
-	control.MethodAdd:         {what: "add the keys", handle: (*daemon).add},
-	control.MethodRemove:      {what: "remove the keys", handle: (*daemon).remove, locked: true},
-	control.MethodList:        {what: "list the profiles", handle: (*daemon).list, locked: true},
-	control.MethodExplain:     {what: "explain the profile", handle: (*daemon).explain, locked: true},
-	control.MethodStatus:      {what: "tell the status", handle: (*daemon).status, locked: true},
-	control.MethodLogin:       {what: "sign in", handle: (*daemon).login},
-	control.MethodLogout:      {what: "sign out", handle: (*daemon).logout, locked: true},
-	control.MethodLock:        {what: "lock the vault", handle: (*daemon).lock, locked: true},
-	control.MethodUnlock:      {what: "unlock the vault", handle: (*daemon).unlockByHand, locked: true},
-	control.MethodGrantAdd:    {what: "make the grant", handle: (*daemon).grantAdd},
-	control.MethodGrantList:   {what: "list the grants", handle: (*daemon).grantList, locked: true},
-	control.MethodGrantRemove: {what: "remove the grant", handle: (*daemon).grantRemove, locked: true},
-	control.MethodStop:        {what: "stop the daemon", handle: (*daemon).stopByHand, locked: true},
-	control.MethodReload:      {what: "reload", handle: (*daemon).reloadByHand, locked: true},
-	control.MethodAnswer:      {what: "answer", handle: (*daemon).answerQuestion},
-	control.MethodAudit:       {what: "read the audit log", handle: (*daemon).auditEntries, locked: true},
-	control.MethodAuditVerify: {what: "verify the audit log", handle: (*daemon).auditVerify, locked: true},
-	control.MethodConsole:     {what: "open the console", handle: (*daemon).console},
-	control.MethodWhoami:      {what: "tell who that is", handle: (*daemon).whoami},
-	control.MethodMFAAdd:      {what: "keep the seed", handle: (*daemon).mfaAdd},
-	control.MethodMFAList:     {what: "list the MFA devices", handle: (*daemon).mfaList},
-	control.MethodMFARemove:   {what: "remove the seed", handle: (*daemon).mfaRemove},
-	control.MethodMFACode:     {what: "give a code", handle: (*daemon).mfaCode},
-	control.MethodVersion:     {what: "tell the version", handle: (*daemon).version, locked: true},
+	control.MethodCredentials:       {what: "get credentials", handle: (*daemon).credentials},
+	control.MethodAdd:               {what: "add the keys", handle: (*daemon).add},
+	control.MethodRemove:            {what: "remove the keys", handle: (*daemon).remove, locked: true},
+	control.MethodList:              {what: "list the profiles", handle: (*daemon).list, locked: true},
+	control.MethodExplain:           {what: "explain the profile", handle: (*daemon).explain, locked: true},
+	control.MethodStatus:            {what: "tell the status", handle: (*daemon).status, locked: true},
+	control.MethodLogin:             {what: "sign in", handle: (*daemon).login},
+	control.MethodLogout:            {what: "sign out", handle: (*daemon).logout, locked: true},
+	control.MethodLock:              {what: "lock the vault", handle: (*daemon).lock, locked: true},
+	control.MethodUnlock:            {what: "unlock the vault", handle: (*daemon).unlockByHand, locked: true},
+	control.MethodGrantAdd:          {what: "make the grant", handle: (*daemon).grantAdd},
+	control.MethodGrantList:         {what: "list the grants", handle: (*daemon).grantList, locked: true},
+	control.MethodGrantRemove:       {what: "remove the grant", handle: (*daemon).grantRemove, locked: true},
+	control.MethodStop:              {what: "stop the daemon", handle: (*daemon).stopByHand, locked: true},
+	control.MethodReload:            {what: "reload", handle: (*daemon).reloadByHand, locked: true},
+	control.MethodAnswer:            {what: "answer", handle: (*daemon).answerQuestion},
+	control.MethodAudit:             {what: "read the audit log", handle: (*daemon).auditEntries, locked: true},
+	control.MethodAuditVerify:       {what: "verify the audit log", handle: (*daemon).auditVerify, locked: true},
+	control.MethodConsole:           {what: "open the console", handle: (*daemon).console},
+	control.MethodWhoami:            {what: "tell who that is", handle: (*daemon).whoami},
+	control.MethodMFAAdd:            {what: "keep the seed", handle: (*daemon).mfaAdd},
+	control.MethodMFAList:           {what: "list the MFA devices", handle: (*daemon).mfaList},
+	control.MethodMFARemove:         {what: "remove the seed", handle: (*daemon).mfaRemove},
+	control.MethodMFACode:           {what: "give a code", handle: (*daemon).mfaCode},
+	control.MethodVersion:           {what: "tell the version", handle: (*daemon).version, locked: true},
+	control.MethodRotate:            {what: "rotate the keys", handle: (*daemon).rotate},
+	control.MethodPolicy:            {what: "make the policy", handle: (*daemon).policy, locked: true},
+	control.MethodDoctor:            {what: "look at the way", handle: (*daemon).doctor, locked: true},
+	control.MethodSSOAccounts:       {what: "list the accounts", handle: (*daemon).ssoAccounts},
+	control.MethodMFADevices:        {what: "list the MFA devices", handle: (*daemon).mfaDevices},
+	control.MethodForeignKeys:       {what: "list the keys", handle: (*daemon).foreignKeys, locked: true},
+	control.MethodImportKey:         {what: "import the keys", handle: (*daemon).importKey},
+	control.MethodCertificateAdd:    {what: "add the certificate", handle: (*daemon).certificateAdd},
+	control.MethodCertificateList:   {what: "list the certificates", handle: (*daemon).certificateList},
+	control.MethodCertificateRemove: {what: "remove it", handle: (*daemon).certificateRemove},
 }
 
 // checkContext refuses a caller whose environment would make other tools
 // see something else than what this daemon resolves (CONTRACT.md §2).
 func (d *daemon) checkContext(c control.Context) error {
+	if d.system() {
+		return nil // nothing of a caller's environment counts (ignoreEnvironment)
+	}
 	differ := func(name, theirs, own string) error {
 		hint := "unset " + name
 		if theirs == "" {
@@ -148,6 +162,11 @@ func (d *daemon) request(c *call, p control.Context, via string) cred.Request {
 	r.Region = p.Region
 	if r.Region == "" {
 		r.Region = p.RegionEnv
+	}
+	if !c.admin {
+		// A region changes nothing about the credentials, and each one would
+		// be a session of its own for whoever asks.
+		r.Region = ""
 	}
 	r.RoleARN = p.RoleARN
 	r.MayAsk = p.MayAsk
@@ -272,6 +291,10 @@ func (d *daemon) explain(c *call) (any, error) {
 		return nil, unknownProfile(err)
 	}
 	x := prof.Explain()
+	if !c.admin {
+		redactExplanation(&x)
+		return x, nil
+	}
 	for _, name := range []string{"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"} {
 		path := d.conf().AWSConfigFile
 		if name == "AWS_SHARED_CREDENTIALS_FILE" {
@@ -304,13 +327,24 @@ func (d *daemon) list(c *call) (any, error) {
 	}
 	d.freshProfiles(c.ctx)
 	out := control.ListResult{Profiles: []control.ListEntry{}}
+	missing := d.whatIsMissing()
 	for _, l := range d.listed() {
+		if !d.mayHaveProfile(c, l.Name) {
+			continue
+		}
 		e := control.ListEntry{Name: l.Name, Source: string(l.Source), Account: l.Account, Origins: []control.Origin{}}
 		for _, o := range l.Origins {
 			e.Origins = append(e.Origins, control.Origin{Kind: string(o.Kind), Name: o.Name, File: o.File, Line: o.Line})
 		}
 		if l.Err != nil {
 			e.Error = oneText(l.Err.Error())
+			if !c.admin {
+				e.Error = adminKnows
+			}
+		}
+		e.Missing = missing.of(c.ctx, l)
+		if c.admin {
+			e.KeyAdded = d.pairAdded(c.ctx, l.Name)
 		}
 		if s, ok := d.broker.Peek(l.Name); ok {
 			e.Session = &control.ListSession{AccessKeyID: s.AccessKeyID, Expiration: stampText(s.AdvertisedExpiry(time.Now()))}
@@ -335,117 +369,6 @@ func (d *daemon) listed() []profiles.Listed {
 		d.listOf, d.lists = set, set.List()
 	}
 	return d.lists
-}
-
-func (d *daemon) status(c *call) (any, error) {
-	st := d.vault.Status()
-	out := control.StatusResult{
-		Version:       d.opt.Version,
-		PID:           os.Getpid(),
-		UptimeSeconds: int64(time.Since(d.started).Seconds()),
-		Keystore:      control.KeystoreStatus{Backend: st.Backend, Locked: st.Locked, New: st.New},
-		Endpoints:     []control.EndpointStatus{},
-		Sessions:      []control.SessionStatus{},
-		Interactions:  []control.InteractionStatus{},
-		Warnings:      []string{},
-	}
-	if st.Err != nil {
-		out.Keystore.Error = oneText(st.Err.Error())
-	}
-	for _, e := range d.endpoints() {
-		out.Endpoints = append(out.Endpoints, control.EndpointStatus{Kind: e.kind, Listen: e.address(), Profile: e.now.Load().Profile})
-	}
-	if addr := d.exec.address(); addr != "" {
-		out.Endpoints = append(out.Endpoints, control.EndpointStatus{Kind: cred.ViaContainer, Listen: addr})
-	}
-	for _, s := range d.broker.Sessions() {
-		e := control.SessionStatus{Profile: s.Profile, AccessKeyID: s.AccessKeyID, AccountID: s.AccountID, Callers: s.Callers,
-			Expiration: stampText(d.advertised(s)), NextRefresh: stampText(s.NextRefresh)}
-		e.LastError = oneText(s.LastError)
-		if s.NeedsPerson {
-			e.NeedsPerson, e.EndsAt = true, stampText(s.EndsAt)
-			if !s.EndsAt.IsZero() {
-				out.Warnings = append(out.Warnings, fmt.Sprintf("the session of %s needs you before %s: keyfob login %s", s.Profile, stampText(s.EndsAt), s.Profile))
-			}
-		}
-		if !s.Certificate.IsZero() {
-			e.Certificate = stampText(s.Certificate)
-			if left := time.Until(s.Certificate); left < rolesanywhere.WarnBefore {
-				out.Warnings = append(out.Warnings, fmt.Sprintf("the certificate of %s ends at %s: put a new one in its place", s.Profile, e.Certificate))
-			}
-		}
-		out.Sessions = append(out.Sessions, e)
-	}
-	for _, p := range d.queue.Pending() {
-		it := control.InteractionStatus{ID: p.ID, Kind: p.Kind, Profile: p.Profile, Program: p.Question.Program,
-			Since: stampText(p.Since), Expires: stampText(p.Expires), Waiting: p.Waiting}
-		if p.Waiting > 0 { // else nobody listens at that address any more
-			it.URL, it.UserCode = p.Question.URL, p.Question.UserCode
-		}
-		out.Interactions = append(out.Interactions, it)
-	}
-	for _, name := range st.Corrupt {
-		if d.replaced(name) {
-			continue
-		}
-		out.Warnings = append(out.Warnings, "a corrupt record was set aside: "+name)
-	}
-	if a := d.audit.Load(); a != nil && a.log.Warning() != "" {
-		out.Warnings = append(out.Warnings, a.log.Warning())
-	}
-	for _, rule := range d.conf().unjudged {
-		out.Warnings = append(out.Warnings, "a rule refuses everybody: "+trimCannot(rule.Error()))
-	}
-	if st.Warning != "" {
-		out.Warnings = append(out.Warnings, st.Warning)
-	}
-	if skew := time.Duration(d.skew.Load()); skew > time.Minute || skew < -time.Minute {
-		out.Warnings = append(out.Warnings, skewText(skew))
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.reloadNotice != "" {
-		out.Warnings = append(out.Warnings, d.reloadNotice)
-	}
-	if d.reloadErr != nil {
-		out.ReloadError = oneText(d.reloadErr.Error())
-	} else if err := d.files.Err(); err != nil {
-		out.Warnings = append(out.Warnings, oneText(err.Error()))
-	}
-	return out, nil
-}
-
-// advertised is the end of a session as every hand-out tells it.
-func (d *daemon) advertised(s broker.Session) time.Time {
-	now := time.Now()
-	if snap, ok := d.broker.Peek(s.Profile); ok && snap.AccessKeyID == s.AccessKeyID {
-		return snap.AdvertisedExpiry(now)
-	}
-	if s.Expires.IsZero() {
-		return s.Expires
-	}
-	// Of a role or a region that was named: such sessions last longer than
-	// the two minutes below which nothing is taken off.
-	return (&cred.Snapshot{Credentials: cred.Credentials{Expires: s.Expires}, Fetched: s.Expires.Add(-time.Hour)}).AdvertisedExpiry(now)
-}
-
-// replaced reports whether the keys of a record that was set aside were
-// added anew: then there is nothing to do about it.
-func (d *daemon) replaced(corrupt string) bool {
-	record, _, _ := strings.Cut(corrupt, ".corrupt-")
-	if !strings.HasPrefix(record, "key+") {
-		return false
-	}
-	_, err := os.Stat(filepath.Join(d.conf().DataDir, "vault", record))
-	return err == nil
-}
-
-func skewText(skew time.Duration) string {
-	side := "behind"
-	if skew < 0 {
-		side, skew = "ahead of", -skew
-	}
-	return fmt.Sprintf("the clock of this machine is %s %s AWS's", skew.Round(time.Second), side)
 }
 
 func oneText(s string) string { return strings.Join(strings.Fields(s), " ") }
@@ -474,7 +397,10 @@ func (d *daemon) reloadByHand(c *call) (any, error) {
 	return control.Empty{}, nil
 }
 
-func (d *daemon) version(*call) (any, error) {
+func (d *daemon) version(c *call) (any, error) {
 	exe, _ := os.Executable()
+	if !c.admin { // whose flags and variables mean his own daemon
+		return control.VersionResult{Version: d.opt.Version, Protocol: control.Version, PID: os.Getpid()}, nil
+	}
 	return control.VersionResult{Version: d.opt.Version, Protocol: control.Version, PID: os.Getpid(), OnDemand: d.opt.OnDemand, Exe: exe, DataDir: d.conf().DataDir, ProfilesFile: d.conf().ProfilesFile}, nil
 }

@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"keyfob/internal/logging"
 	"keyfob/internal/mfa"
 	"keyfob/internal/ops"
+	"keyfob/internal/source/loopback"
 	"keyfob/profiles"
 )
 
@@ -105,10 +108,41 @@ func (d *daemon) console(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.Open {
+		if link.URL, err = d.behindRedirect(c, link.URL); err != nil {
+			return nil, err
+		}
+	}
 	given := *snap
 	given.AccessKeyID, given.Expires = link.AccessKeyID, link.Ends
 	d.handOut(r, &given, "")
 	return control.ConsoleResult{URL: link.URL.Reveal(), SwitchRole: link.SwitchRole, Warning: link.Warning}, nil
+}
+
+// openWait is how long a browser may take to come for the console's address.
+const openWait = time.Minute
+
+// behindRedirect gives the console's address to one browser of the caller's
+// user, by an address that is good once: in the arguments of the opener every
+// user of the machine could read it.
+func (d *daemon) behindRedirect(c *call, target cred.Secret) (cred.Secret, error) {
+	r, err := loopback.Once(target.Reveal())
+	if err != nil {
+		return cred.Secret{}, fmt.Errorf("cannot open the console: %w", err)
+	}
+	uid := c.caller.Caller.UID
+	r.Log = d.log
+	r.Allow = func(conn net.Conn) bool {
+		who, err := d.peers.Of(conn)
+		return err == nil && who.UID == uid
+	}
+	d.group.Go(func() error {
+		ctx, cancel := context.WithTimeout(d.life, openWait)
+		defer cancel()
+		_ = r.Wait(ctx)
+		return nil
+	})
+	return cred.NewSecret(r.URL()), nil
 }
 
 // consoleRegion is the region of the page: named, the caller's, the profile's.

@@ -92,6 +92,9 @@ func (d *daemon) login(c *call) (any, error) {
 	if err := d.checkContext(p.Context); err != nil {
 		return nil, err
 	}
+	if p.Force && !c.admin {
+		return nil, &control.Error{Code: control.CodeDenied, Message: "cannot sign in anew: the session is shared with others", Hint: "that is for those who administer this machine's keyfob"}
+	}
 	d.freshProfiles(c.ctx)
 	r := d.request(c, p.Context, cred.ViaLogin)
 	r.MayAsk = true
@@ -100,7 +103,7 @@ func (d *daemon) login(c *call) (any, error) {
 	}
 	keys, _, err := d.broker.Chain(r)
 	if err != nil {
-		if link, lerr := d.set().LoginLink(d.query(p.Context)); lerr == nil {
+		if link, lerr := d.set().LoginLink(d.query(p.Context)); lerr == nil && c.admin {
 			return d.firstLogin(c, p, link)
 		}
 		return nil, about(err, r.Profile)
@@ -153,6 +156,9 @@ func (d *daemon) firstLogin(c *call, p control.LoginParams, link profiles.Link) 
 	r := d.request(c, p.Context, cred.ViaLogin)
 	if err := d.check(r.Caller, r.Profile, r.Via); err != nil {
 		return nil, about(err, r.Profile)
+	}
+	if err := d.conf().mayRun(link); err != nil {
+		return nil, err
 	}
 	src, err := login.New(link, d.loginDeps())
 	if err != nil {

@@ -58,19 +58,20 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 	} {
 		pf.StringVar(f.to, f.name, "", f.help)
 	}
+	pf.BoolVar(&flags.System, "system", false, "the daemon of the machine: its own places, for all its users")
 
-	onDemand, asService, system := false, false, false
+	onDemand, asService, asJSON := false, false, false
 	run := &cobra.Command{
 		Use:   "run",
 		Short: "Run in the foreground until a signal ends it",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if system && !asService {
+			if flags.System && onDemand {
 				usage = true
-				return errors.New("cannot use --system without --service")
+				return errors.New("cannot use --system with --on-demand")
 			}
 			if asService {
-				return runService(flags, version, system, stderr)
+				return runService(flags, version, stderr)
 			}
 			ready := readyPipe()
 			err := runForeground(flags, version, onDemand, stderr, func() { ready.tell("ok\n") })
@@ -82,7 +83,6 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 	}
 	run.Flags().BoolVar(&onDemand, "on-demand", false, "end by itself when nobody has asked for a while")
 	run.Flags().BoolVar(&asService, "service", false, "run under a service manager: it is told how the daemon is")
-	run.Flags().BoolVar(&system, "system", false, "with --service: the daemon of the machine")
 	services := &cobra.Command{
 		Use:                "service",
 		Short:              "Install, remove and control the service",
@@ -90,7 +90,7 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			err := service.Main(ctx, service.Config{}, args, stdout, stderr)
+			err := service.Main(ctx, service.Config{MakeRoom: makeRoom(args, os.Getenv, version)}, args, stdout, stderr)
 			var wrong *service.UsageError
 			usage = errors.As(err, &wrong)
 			return err
@@ -101,13 +101,10 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 		Short: "Check the settings as run would read them",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			s, err := settings.Load(flags, os.Getenv)
-			if err != nil {
-				return err
-			}
-			return validate(s, flags, os.Environ(), stdout)
+			return validate(flags, environOf(flags), asJSON, stdout)
 		},
 	}
+	check.Flags().BoolVar(&asJSON, "json", false, "print the problems as JSON")
 	for _, c := range []*cobra.Command{run, check, services} {
 		c.Flags().SortFlags = false
 		root.AddCommand(c)
@@ -125,8 +122,20 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 	return 1
 }
 
+// environOf is the environment that counts as the daemon's. That of a
+// machine's is of known variables, also in the foreground: who starts it by
+// hand has others.
+func environOf(flags settings.Flags) []string {
+	if flags.System {
+		return service.Environ(true, os.Environ())
+	}
+	return os.Environ()
+}
+
 func runForeground(flags settings.Flags, version string, onDemand bool, stderr io.Writer, ready func()) error {
-	s, err := settings.Load(flags, os.Getenv)
+	env := environOf(flags)
+	at := environment(env)
+	s, err := settings.Load(flags, func(name string) string { return at[name] })
 	if err != nil {
 		return err
 	}
@@ -138,7 +147,13 @@ func runForeground(flags settings.Flags, version string, onDemand bool, stderr i
 	if format == "" {
 		format = usual
 	}
-	log, err := logging.New(stderr, s.LogLevel, format)
+	out := stderr
+	if onDemand {
+		var closeLog func()
+		out, closeLog = logFile(stderr, s.DataDir)
+		defer closeLog()
+	}
+	log, err := logging.New(out, s.LogLevel, format)
 	if err != nil {
 		return fmt.Errorf("cannot start the log: %w", err)
 	}
@@ -149,7 +164,7 @@ func runForeground(flags settings.Flags, version string, onDemand bool, stderr i
 		Flags:     flags,
 		Version:   version,
 		OnDemand:  onDemand,
-		Env:       os.Environ(),
+		Env:       env,
 		Log:       log,
 		LogFormat: usual,
 		Ready:     ready,
@@ -158,7 +173,7 @@ func runForeground(flags settings.Flags, version string, onDemand bool, stderr i
 
 // runService is run under a service manager: with an environment of known
 // variables, listeners that the manager opened, and a manager that is told.
-func runService(flags settings.Flags, version string, system bool, stderr io.Writer) error {
+func runService(flags settings.Flags, version string, stderr io.Writer) error {
 	inherited, err := service.Listeners()
 	if err != nil {
 		return err
@@ -167,7 +182,7 @@ func runService(flags settings.Flags, version string, system bool, stderr io.Wri
 	if err := service.KeepCapabilities(); err != nil {
 		return err
 	}
-	env := service.Environ(system, os.Environ())
+	env := service.Environ(flags.System, os.Environ())
 	at := environment(env)
 	s, err := settings.Load(flags, func(name string) string { return at[name] })
 	if err != nil {
@@ -177,10 +192,15 @@ func runService(flags settings.Flags, version string, system bool, stderr io.Wri
 	if err != nil {
 		return fmt.Errorf("cannot start the log: %w", err)
 	}
+	journal := false
+	if f, ok := stderr.(*os.File); ok && logging.Journaled(f, os.Getenv("JOURNAL_STREAM")) {
+		journal = true
+		log.SetFormatter(logging.ForJournal(log.Formatter))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return service.Host(ctx, system, func(ctx context.Context, ready func()) error {
-		return Run(ctx, Options{Settings: s, Flags: flags, Version: version, Env: env, Log: log, LogFormat: "json",
+	return service.Host(ctx, flags.System, func(ctx context.Context, ready func()) error {
+		return Run(ctx, Options{Settings: s, Flags: flags, Version: version, Env: env, Log: log, LogFormat: "json", Journal: journal,
 			Inherited: inherited, Notify: notify, Ready: ready})
 	})
 }

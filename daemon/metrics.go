@@ -106,6 +106,12 @@ func (d *daemon) measure() metrics.State {
 	}
 	if a := d.audit.Load(); a != nil {
 		s.AuditFailing = a.log.Warning() != ""
+		if a.forward != nil {
+			for _, x := range a.forward.Deliveries() {
+				to := map[string]*metrics.Collector{"journal": &s.Collectors.Journal, "syslog": &s.Collectors.Syslog, "otlp": &s.Collectors.OTLP}[x.Kind]
+				*to = metrics.Collector{On: true, Sent: x.Sent, Dropped: x.Dropped}
+			}
+		}
 	}
 	return s
 }

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
+	"keyfob/internal/audit"
 	"keyfob/internal/control"
 	"keyfob/internal/cred"
 	"keyfob/internal/interact"
@@ -38,11 +40,6 @@ func (d *daemon) newDialog() *interact.Dialog {
 		return nil
 	}
 	return interact.NewDialog(interact.DialogConfig{Program: path, Environ: d.opt.Env, Log: d.log})
-}
-
-// system reports whether this daemon serves a machine rather than a person.
-func (d *daemon) system() bool {
-	return d.conf().SystemSocket != "" && d.conf().Socket == d.conf().SystemSocket
 }
 
 func (d *daemon) graphical() bool {
@@ -98,12 +95,30 @@ func (a *asker) Ask(ctx context.Context, key cred.LinkKey, q cred.Question) (cre
 	if (q.Kind == cred.AskMFA || q.Kind == cred.AskConfirm) && a.desktop.wished(key) && a.config.Load().Interactive != "never" {
 		defer a.queue.Attach([]cred.LinkKey{key}, a.desktop.dialog)()
 	}
-	return a.queue.Ask(ctx, key, q)
+	answer, err := a.queue.Ask(ctx, key, q)
+	if err == nil && q.Kind == cred.AskConfirm {
+		(*daemon)(a).confirmed(key, q, answer.Reveal())
+	}
+	return answer, err
+}
+
+// confirmed records what a person said of a program that wants a protected
+// profile.
+func (d *daemon) confirmed(key cred.LinkKey, q cred.Question, answer string) {
+	if !slices.Contains(q.Choices, answer) {
+		return
+	}
+	who, _ := d.confirming.caller(key)
+	d.recorder().Record(cred.Event{Kind: audit.EventConfirmation, Profile: q.Profile, Via: cred.Endpoint{Kind: "control"}, Caller: who,
+		Reason: "a person said: " + answer + ", of " + q.Program})
 }
 
 // confirm is the broker's question whether a person lets the program have a
 // protected profile.
 func (d *daemon) confirm(ctx context.Context, r cred.Request) error {
+	if key, err := d.consents.Key(ctx, r.Caller, r.Profile); err == nil {
+		d.confirming.note(key, r.Caller)
+	}
 	return d.consents.Confirm(ctx, r.Caller, r.Profile, (*asker)(d))
 }
 
@@ -170,7 +185,7 @@ func (d *daemon) answerQuestion(c *call) (any, error) {
 	}
 	var it *interact.Pending
 	for _, q := range d.queue.Pending() {
-		if p.Interaction == "" || q.ID == p.Interaction {
+		if (p.Interaction == "" || q.ID == p.Interaction) && d.mayAnswer(c, &q) {
 			it = &q
 			break
 		}

@@ -9,9 +9,12 @@ import (
 	"os"
 	"unicode/utf8"
 
+	"keyfob/internal/access"
 	"keyfob/internal/control"
 	"keyfob/internal/cred"
+	"keyfob/internal/peer"
 	"keyfob/internal/settings"
+	"keyfob/profiles"
 )
 
 // maxPolicy is how many characters an inline session policy may have
@@ -65,11 +68,75 @@ func (c *config) policy(key, path string, arns []string, reading func(path strin
 		return p, nil
 	}
 	reading(path)
+	if err := c.checkFiles(path); err != nil {
+		return p, err
+	}
 	var err error
 	if p.Inline, err = readPolicy(path); err != nil {
 		return p, c.Bad(key, "a JSON policy document, as for IAM", "%v", err)
 	}
 	return p, nil
+}
+
+// tooWide tells of each profile that an endpoint or a rule hands out under a
+// session policy which its last link can't carry, or under two: it is refused
+// to everybody. d.mu is held.
+func (d *daemon) tooWide() []string {
+	c := d.conf()
+	if d.wide.set != d.files || d.wide.config != c {
+		d.wide.set, d.wide.config, d.wide.list = d.files, c, policyProblems(d.files, c)
+	}
+	return d.wide.list
+}
+
+// wide is what tooWide found for what was read.
+type wide struct {
+	set    *profiles.Set
+	config *config
+	list   []string
+}
+
+func policyProblems(set *profiles.Set, c *config) []string {
+	rules, err := access.NewRules(access.RulesConfig{Owner: peer.Self(), Profiles: c.rules})
+	if err != nil {
+		return nil // told elsewhere
+	}
+	var list []string
+	say := func(what, profile, encoded string) {
+		if encoded == "" {
+			return
+		}
+		policy, err := cred.DecodePolicy(encoded)
+		if err != nil {
+			return
+		}
+		plain, err := set.Resolve(named(profile))
+		if err != nil || plain.Err != nil {
+			return // that is another matter
+		}
+		q := named(profile)
+		q.PolicyInline, q.PolicyARNs = policy.Inline, policy.ARNs
+		if p, err := set.Resolve(q); err == nil && p.Err != nil {
+			list = append(list, fmt.Sprintf("the session policy of %s keeps the profile %s from being handed out: %s", what, profile, trimCannot(oneText(p.Err.Error()))))
+		}
+	}
+	for i := range c.endpoints {
+		e := &c.endpoints[i]
+		for _, name := range e.profiles() {
+			what := "the endpoint " + e.Listen
+			if ruled := rules.Policy(name); ruled != "" && e.policy != "" && ruled != e.policy {
+				list = append(list, fmt.Sprintf("%s and a [[profile]] rule put different session policies on the profile %s, which is refused there", what, name))
+				continue
+			}
+			say(what, name, e.policy)
+		}
+	}
+	if len(c.rules) > 0 {
+		for _, name := range set.Names() {
+			say("a [[profile]] rule", name, rules.Policy(name))
+		}
+	}
+	return list
 }
 
 // policyOf is the session policy that a caller asks for, encoded.

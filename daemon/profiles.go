@@ -109,7 +109,11 @@ func (d *daemon) readAgain(ctx context.Context, now []stamp) {
 	d.stamps = now
 	keys := d.vaultKeys(ctx)
 	next := d.readProfiles(d.conf(), keys)
-	if err := next.Err(); err != nil {
+	err := d.conf().checkFiles(d.conf().files()...)
+	if fileErr := next.Err(); err == nil && fileErr != nil { // not a nil *profiles.Error
+		err = fileErr
+	}
+	if err != nil {
 		d.reloadErr = err
 		d.log.WithError(err).Warn("an AWS file is not usable, what was read before stays")
 		return

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -25,6 +24,7 @@ type config struct {
 	endpoints  []endpointConfig // as the settings have them
 	rules      []access.ProfileRule
 	unjudged   []*settings.Error // rules that can't be judged where they stand
+	admins     *access.RuleSet   // of a machine's daemon; nil where the settings name none
 }
 
 // conf is the settings in force.
@@ -36,6 +36,12 @@ func (d *daemon) conf() *config { return d.config.Load() }
 func newConfig(s *settings.Settings, flags settings.Flags, getenv func(string) string, reading func(path string)) (*config, error) {
 	c := &config{Settings: s}
 	var err error
+	if err = c.checkFiles(c.files()...); err != nil {
+		return nil, err
+	}
+	if c.admins, err = c.newAdmins(); err != nil {
+		return nil, err
+	}
 	if c.withoutEnv, err = settings.Load(flags, func(name string) string {
 		if name == "AWS_CONFIG_FILE" || name == "AWS_SHARED_CREDENTIALS_FILE" {
 			return ""
@@ -44,35 +50,8 @@ func newConfig(s *settings.Settings, flags settings.Flags, getenv func(string) s
 	}); err != nil {
 		return nil, err
 	}
-	for _, e := range s.Endpoints {
-		policy, err := c.policy(e.Key()+".policy", e.Policy, e.PolicyARNs, reading)
-		if err != nil {
-			return nil, err
-		}
-		c.endpoints = append(c.endpoints, endpointConfig{Endpoint: e, policy: policy.Encode()})
-	}
-	for _, r := range s.ProfileRules {
-		policy, err := c.policy(r.Key()+".session_policy", r.SessionPolicy, r.SessionPolicyARNs, reading)
-		if err != nil {
-			return nil, err
-		}
-		c.rules = append(c.rules, access.ProfileRule{Name: r.Name, AllowUsers: r.AllowUsers, AllowGroups: r.AllowGroups,
-			AllowPrograms: accessPrograms(r.AllowPrograms), Protected: r.Protected, Policy: policy})
-	}
-	seen := map[string]bool{}
-	for _, r := range c.rulePlaces() {
-		if _, err := access.NewRules(r.RulesConfig); err != nil {
-			return nil, c.badRule(r.key, err)
-		}
-		for _, why := range r.Unjudgeable() {
-			seen[why] = true
-			c.unjudged = append(c.unjudged, c.badRule(r.key, errors.New(why)))
-		}
-	}
-	for _, why := range c.allRules().Unjudgeable() { // what two rules say together
-		if !seen[why] {
-			c.unjudged = append(c.unjudged, c.badRule("", errors.New(why)))
-		}
+	if errs := c.makeRules(reading); len(errs) > 0 {
+		return nil, errs[0]
 	}
 	return c, nil
 }
@@ -263,7 +242,11 @@ func (d *daemon) applyLog(old, next *config) {
 			format = d.opt.LogFormat
 		}
 		if l, err := logging.New(io.Discard, next.LogLevel, format); err == nil {
-			d.opt.Log.SetFormatter(l.Formatter)
+			f := l.Formatter
+			if d.opt.Journal {
+				f = logging.ForJournal(f)
+			}
+			d.opt.Log.SetFormatter(f)
 		}
 	}
 }

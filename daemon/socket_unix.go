@@ -39,15 +39,19 @@ func accepts(path string) bool {
 	return true
 }
 
-// listenControl takes the socket. A lock file beside it decides who is
+// listenControl takes the socket, which everybody may open or this user alone.
+// A lock file beside it decides who is
 // first: it is the kernel's and dies with its holder, so that a socket left
 // by a killed daemon is known to be stale and is replaced.
-func listenControl(path string, inherited net.Listener) (*controlSocket, error) {
+func listenControl(path string, everybody bool, inherited net.Listener) (*controlSocket, error) {
 	if inherited != nil { // the manager's: no lock, no path of ours
 		return &controlSocket{Listener: inherited}, nil
 	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	dir, dirMode, mode := filepath.Dir(path), fs.FileMode(0o700), fs.FileMode(0o600)
+	if everybody {
+		dirMode, mode = 0o755, 0o666
+	}
+	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return nil, fmt.Errorf("cannot make the directory of the socket %s: %w", path, err)
 	}
 	lock := flock.New(path+".lock", flock.SetPermissions(0o600))
@@ -80,14 +84,14 @@ func listenControl(path string, inherited net.Listener) (*controlSocket, error) 
 	}
 	// The umask closes the moment between bind and chmod; nothing else of
 	// this process makes files yet.
-	old := syscall.Umask(0o177)
+	old := syscall.Umask(0o777 &^ int(mode))
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	syscall.Umask(old)
 	if err != nil {
 		return fail(err)
 	}
 	l.SetUnlinkOnClose(false) // ours to remove, while the lock is held
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := os.Chmod(path, mode); err != nil {
 		_ = l.Close()
 		return fail(err)
 	}

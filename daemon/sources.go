@@ -48,10 +48,10 @@ func (d *daemon) openSources() {
 		Next:  (*asker)(d),
 		Store: d.store,
 		Run: func(ctx context.Context, name, line string) (cred.Secret, error) {
-			return d.shared.run.Run(ctx, command.Program{Name: name, Line: line})
+			return d.runProgram(ctx, command.Program{Name: name, Line: line})
 		},
 		Args: func(ctx context.Context, name string, args ...string) (cred.Secret, error) {
-			return d.shared.run.Run(ctx, command.Program{Name: name, Args: args})
+			return d.runProgram(ctx, command.Program{Name: name, Args: args})
 		},
 		Touch: func(_ context.Context, q cred.Question) {
 			if d.notifier != nil {
@@ -63,12 +63,23 @@ func (d *daemon) openSources() {
 	})
 }
 
+// runProgram runs a program for a source.
+func (d *daemon) runProgram(ctx context.Context, p command.Program) (cred.Secret, error) {
+	if err := d.mayRunProgram(p); err != nil {
+		return cred.Secret{}, err
+	}
+	return d.shared.run.Run(ctx, p)
+}
+
 // sources makes the source of each kind of link.
 type sources daemon
 
 // For returns the source of a link, or an error that names its kind.
 func (s *sources) For(link profiles.Link) (cred.Source, error) {
 	d := (*daemon)(s)
+	if err := d.conf().mayRun(link); err != nil {
+		return nil, err
+	}
 	switch link.Kind {
 	case profiles.KindStaticKeys, profiles.KindEnvironmentKeys, profiles.KindSessionToken, profiles.KindAssumeRole:
 		return sts.New(link, d.stsDeps())
@@ -81,7 +92,8 @@ func (s *sources) For(link profiles.Link) (cred.Source, error) {
 	case profiles.KindSAML:
 		return saml.New(link, saml.Deps{Pool: d.pool, Commands: d.shared.run, Skew: d.setSkew, Log: d.log})
 	case profiles.KindRolesAnywhere:
-		return rolesanywhere.New(link, rolesanywhere.Deps{Store: d.store, Pool: d.pool, Log: d.log, Skew: d.setSkew, Devices: d.shared.devices})
+		return rolesanywhere.New(link, rolesanywhere.Deps{Store: d.store, Pool: d.pool, Log: d.log, Skew: d.setSkew, Devices: d.shared.devices,
+			TPM: d.conf().TPMDevice, PKCS11Module: d.conf().PKCS11Module})
 	case profiles.KindProcess:
 		return process.New(link, process.Deps{Run: d.shared.run, Skew: d.skewNow, STS: d.stsDeps(), Log: d.log})
 	case profiles.KindIMDS, profiles.KindContainer:

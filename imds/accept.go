@@ -17,7 +17,7 @@ type acceptor struct {
 	ended  <-chan struct{}
 }
 
-func (a *acceptor) Accept() (net.Conn, error) {
+func (a *acceptor) next() (*conn, error) {
 	pause := time.Duration(0)
 	for {
 		nc, err := a.Listener.Accept()
@@ -38,9 +38,6 @@ func (a *acceptor) Accept() (net.Conn, error) {
 		a.server.turnAway(c)
 	}
 }
-
-// Close closes the listener, which several acceptors may share.
-func (a *acceptor) Close() error { return a.server.closeListener() }
 
 // acceptors is how many connections are accepted at once. Linux tells in a
 // few microseconds who calls, the others search a table of all connections.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"keyfob/internal/peer"
@@ -27,6 +28,7 @@ type conn struct {
 	spare     atomic.Bool // which may be ended before that: it is the client that makes it last
 	answering atomic.Bool // an answer is being repeated, which net/http does not know of
 	heard     atomic.Bool // something was read from it since Limits last looked
+	plain     atomic.Bool // attend has it, not net/http
 
 	mu           sync.Mutex // guards the deadlines and the repeater; held for no longer than it takes to set one
 	reading      bool       // a Read is under way: at most one is at a time
@@ -60,6 +62,8 @@ type conn struct {
 	out    []byte // a repeated answer, cleared once it is written
 	date   []byte // of the Date header, at dateAt
 	dateAt int64  // Unix time
+	given  []byte // read already, for net/http
+	raw    syscall.RawConn
 	row    uint32 // repeated answers so far
 	near   bool   // see oneHop
 }
@@ -85,7 +89,15 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.reading = true
 		c.mu.Unlock()
 
-		n, err := c.Conn.Read(p)
+		var n int
+		var err error
+		if len(c.given) > 0 {
+			n = copy(p, c.given)
+			c.given = c.given[n:]
+			c.spare.Store(false)
+		} else {
+			n, err = c.Conn.Read(p)
+		}
 
 		c.mu.Lock()
 		c.reading = false

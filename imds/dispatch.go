@@ -53,6 +53,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "", http.StatusInternalServerError) // not on a connection of Run
 		return
 	}
+	s.serve(c, w, r)
+}
+
+// serve is ServeHTTP for a request whose connection is known.
+func (s *Server) serve(c *conn, w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	c.repeater.begin()
 	pipelined := c.repeater.phase == phaseLost
@@ -398,9 +403,10 @@ type waiting struct {
 	conn     *conn // whose client may leave meanwhile; nil for none
 	deadline time.Time
 
-	mu     sync.Mutex // guards inner and cancel
+	mu     sync.Mutex // guards what follows
 	inner  context.Context
 	cancel context.CancelFunc
+	stop   func() // nobody looks any more whether the client leaves
 }
 
 // Deadline returns the deadline.
@@ -412,8 +418,13 @@ func (w *waiting) Done() <-chan struct{} {
 	defer w.mu.Unlock()
 	if w.inner == nil {
 		w.inner, w.cancel = context.WithDeadline(w.Context, w.deadline)
-		if w.conn != nil {
+		switch {
+		case w.conn == nil:
+		case w.conn.plain.Load():
+			w.stop = w.conn.listen(w.cancel)
+		default:
 			w.conn.setWatched(true)
+			w.stop = func() { w.conn.setWatched(false) }
 		}
 	}
 	return w.inner.Done()
@@ -441,8 +452,9 @@ func (w *waiting) end() {
 	defer w.mu.Unlock()
 	if w.cancel != nil {
 		w.cancel()
-		if w.conn != nil {
-			w.conn.setWatched(false)
-		}
+	}
+	if w.stop != nil {
+		w.stop()
+		w.stop = nil
 	}
 }

@@ -2,7 +2,6 @@ package imds
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -67,6 +66,12 @@ type Server struct {
 	repeated      atomic.Uint64 // answers, for tests
 	draining      atomic.Bool   // no answer is repeated any more
 	limits        *Limits       // has the list of connections
+	plains        sync.Pool     // of *plain
+	date          atomic.Pointer[day]
+	handed        *handed
+	fresh         chan *conn    // for goroutines that rest
+	resting       atomic.Int32  // how many do
+	ended         chan struct{} // closed when nothing is accepted any more
 	acceptors     int
 	closeListener func() error // once
 
@@ -82,6 +87,8 @@ func (s *Server) init(log *logrus.Entry) {
 	}
 	s.acceptors = acceptors()
 	s.closeListener = sync.OnceValue(s.listener.Close)
+	s.handed = newHanded(s.listener.Addr())
+	s.fresh, s.ended = make(chan *conn), make(chan struct{})
 	s.log = newNotices(log, s)
 }
 
@@ -125,9 +132,12 @@ func (s *Server) Run(ctx context.Context) error {
 		ConnState: s.connState,
 		ErrorLog:  log.New(errorLog{s.log}, "", 0),
 	}
+	s.plains.New = func() any { return newPlain(base) }
+	rest := make(chan error, 1)
+	go func() { rest <- srv.Serve(s.handed) }()
 	served := make(chan error, s.acceptors)
 	for range s.acceptors {
-		go func() { served <- srv.Serve(&acceptor{Listener: s.listener, server: s, ended: ctx.Done()}) }()
+		go func() { served <- s.accept(ctx, &acceptor{Listener: s.listener, server: s, ended: ctx.Done()}) }()
 	}
 
 	var failure error
@@ -140,10 +150,12 @@ func (s *Server) Run(ctx context.Context) error {
 	s.drain(srv)
 	cancel()
 	for range running {
-		if err := <-served; failure == nil && !errors.Is(err, http.ErrServerClosed) {
+		if err := <-served; failure == nil {
 			failure = err
 		}
 	}
+	<-rest
+	close(s.ended)
 	if failure != nil {
 		failure = fmt.Errorf("cannot serve %s on %s: %w", s.via.Kind, s.via.Listen, failure)
 	}
@@ -161,28 +173,44 @@ func (s *Server) drain(srv *http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	s.draining.Store(true)
+	_ = s.closeListener()
 	for s.answering() && ctx.Err() == nil { // microseconds, but for a client that does not read
 		time.Sleep(time.Millisecond)
 	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Shutdown(ctx) }()
-	silent := time.NewTimer(silentTimeout)
-	defer silent.Stop()
-	for {
+	silent := time.Now().Add(silentTimeout)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for running, left := true, true; running || left; {
 		select {
-		case <-silent.C:
-			for _, c := range s.limits.of(s) {
-				if !c.spoke.Load() {
-					_ = c.Close()
-				}
-			}
 		case err := <-done:
+			running = false
 			if err != nil {
 				_ = srv.Close()
 			}
-			return
+		case <-ctx.Done():
+			left = s.dismiss(true, true) && running
+		case now := <-tick.C:
+			left = s.dismiss(!now.Before(silent), false)
 		}
 	}
+}
+
+// dismiss closes the connections that nothing is being answered on, those
+// that never said anything only if silent is set, and all that attend has if
+// all is. It reports whether attend had any.
+func (s *Server) dismiss(silent, all bool) (left bool) {
+	for _, c := range s.limits.of(s) {
+		switch plain := c.plain.Load(); {
+		case plain && (all || c.spoke.Load() && !c.busy.Load()), silent && !c.spoke.Load():
+			_ = c.Close()
+			left = left || plain
+		case plain:
+			left = true
+		}
+	}
+	return left
 }
 
 // answering reports whether a connection is repeating an answer. net/http

@@ -53,3 +53,47 @@ func setHops(c net.Conn, v6 bool, hops int) error {
 func setSendBuffer(fd uintptr, size int) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, size))
 }
+
+// tryRead reads what is there already. It reports false where nothing is, and
+// where the connection has to be read in the ordinary way.
+func (c *conn) tryRead(p []byte) (n int, ok bool) {
+	if !c.hasRaw() {
+		return 0, false
+	}
+	err := c.raw.Read(func(fd uintptr) bool {
+		got, err := unix.Read(int(fd), p)
+		n, ok = max(got, 0), err == nil
+		return true
+	})
+	return n, ok && err == nil
+}
+
+// tryWrite writes as much as the kernel takes at once.
+func (c *conn) tryWrite(p []byte) (n int) {
+	if !c.hasRaw() {
+		return 0
+	}
+	_ = c.raw.Write(func(fd uintptr) bool {
+		got, err := unix.Write(int(fd), p)
+		if err == nil {
+			n = got
+		}
+		return true
+	})
+	return n
+}
+
+func (c *conn) hasRaw() bool {
+	if c.raw == nil {
+		s, ok := c.Conn.(syscall.Conn)
+		if !ok {
+			return false
+		}
+		raw, err := s.SyscallConn()
+		if err != nil {
+			return false
+		}
+		c.raw = raw
+	}
+	return true
+}

@@ -1,7 +1,6 @@
 package profiles
 
 import (
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -65,60 +64,74 @@ func (p *Profile) Explain() Explanation {
 	return x
 }
 
-// Text writes x for people: each setting with its place and what it
-// shadows, the chain, what was skipped, warnings, the error.
-func (x Explanation) Text(w io.Writer) {
+// Style is how Text draws: each field is put around a text, nil leaves it
+// plain.
+type Style struct {
+	Name  func(string) string // what the eye looks for: names
+	Faint func(string) string // places, and what lost
+	Good  func(string) string
+	Bad   func(string) string
+}
+
+func styled(f func(string) string, text string) string {
+	if f == nil || text == "" {
+		return text
+	}
+	return f(text)
+}
+
+func (s Style) name(text string) string  { return styled(s.Name, text) }
+func (s Style) faint(text string) string { return styled(s.Faint, text) }
+func (s Style) good(text string) string  { return styled(s.Good, text) }
+func (s Style) bad(text string) string   { return styled(s.Bad, text) }
+
+// Text writes x for people: the chain as a tree, base first, each setting
+// with its place and below it what it shadows, warnings, the error.
+func (x Explanation) Text(w io.Writer, s Style) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "profile %s\n", printable(x.Profile))
+	b.WriteString("profile " + s.name(printable(x.Profile)) + "\n")
+
+	b.WriteString("\ncredentials\n")
+	if len(x.Chain) == 0 {
+		b.WriteString("  none\n")
+	}
+	for i, l := range x.Chain {
+		b.WriteString(branch(i) + string(l.Kind))
+		if l.RoleARN != "" {
+			b.WriteString(" " + printable(l.RoleARN))
+		}
+		b.WriteString("  [" + s.name(printable(l.Profile)) + "]  " + s.faint(shownOrigin(l.Origin)) + "\n")
+	}
+	for _, k := range x.Skipped {
+		b.WriteString("  skipped: credential_process of " + printable(k.Profile) + ", " + shownOrigin(k.Origin) + ": " + k.Skipped + "\n")
+	}
 
 	b.WriteString("\nsettings\n")
 	if len(x.Settings) == 0 {
 		b.WriteString("  none\n")
 	}
 	name, value := 0, 0
-	for _, s := range x.Settings {
-		name = max(name, width(printable(s.Name)))
-		for _, v := range append([]Shadow{{Value: s.Value}}, s.Shadows...) {
+	for _, f := range x.Settings {
+		name = max(name, width(printable(f.Name)))
+		for _, v := range append([]Shadow{{Value: f.Value}}, f.Shadows...) {
 			if n := width(shownValue(v.Value)); n <= 48 { // a long value moves its own line only
 				value = max(value, n)
 			}
 		}
 	}
-	line := func(label, v, where string) {
-		b.WriteString("  " + pad(label, name) + "  " + pad(v, value) + "  " + where + "\n")
-	}
-	for _, s := range x.Settings {
-		where := shownOrigin(s.Origin)
-		if s.Skipped != "" {
-			where += "  (skipped: " + s.Skipped + ")"
+	for _, f := range x.Settings {
+		where := shownOrigin(f.Origin)
+		if f.Skipped != "" {
+			where += "  (skipped: " + f.Skipped + ")"
 		}
-		line(printable(s.Name), shownValue(s.Value), where)
-		for _, h := range s.Shadows {
-			line("", shownValue(h.Value), shownOrigin(h.Origin)+"  (shadowed)")
+		b.WriteString("  " + pad(printable(f.Name), name) + "  " + s.name(pad(shownValue(f.Value), value)) + "  " + s.faint(where) + "\n")
+		for i, h := range f.Shadows {
+			mark := "├─ "
+			if i == len(f.Shadows)-1 {
+				mark = "└─ "
+			}
+			b.WriteString("  " + strings.Repeat(" ", max(0, name-1)) + mark + s.faint(pad(shownValue(h.Value), value)+"  "+shownOrigin(h.Origin)+"  (shadowed)") + "\n")
 		}
-	}
-
-	b.WriteString("\nchain\n")
-	if len(x.Chain) == 0 {
-		b.WriteString("  none\n")
-	}
-	kind, profile := 0, 0
-	for _, l := range x.Chain {
-		kind, profile = max(kind, width(string(l.Kind))), max(profile, width(printable(l.Profile)))
-	}
-	for i, l := range x.Chain {
-		arrow := "   "
-		if i > 0 {
-			arrow = "-> "
-		}
-		b.WriteString("  " + arrow + pad(string(l.Kind), kind) + "  " + pad(printable(l.Profile), profile) + "  ")
-		if l.RoleARN != "" {
-			b.WriteString(printable(l.RoleARN) + "  ")
-		}
-		b.WriteString(shownOrigin(l.Origin) + "\n")
-	}
-	for _, s := range x.Skipped {
-		b.WriteString("  skipped: credential_process of " + printable(s.Profile) + ", " + shownOrigin(s.Origin) + ": " + s.Skipped + "\n")
 	}
 	if len(x.Warnings) > 0 {
 		b.WriteString("\nwarnings\n")
@@ -127,7 +140,7 @@ func (x Explanation) Text(w io.Writer) {
 		}
 	}
 	if x.Error != nil {
-		b.WriteString("\nerror\n  " + printable(x.Error.Message) + "\n")
+		b.WriteString("\n" + s.bad("error") + "\n  " + printable(x.Error.Message) + "\n")
 		if x.Error.Hint != "" {
 			b.WriteString("  hint: " + printable(x.Error.Hint) + "\n")
 		}

@@ -99,8 +99,8 @@ func TestExplainJSON(t *testing.T) {
 				t.Fatal(err)
 			}
 			var a, b bytes.Buffer
-			back.Text(&a)
-			mustResolve(t, s, q).Explain().Text(&b)
+			back.Text(&a, Style{})
+			mustResolve(t, s, q).Explain().Text(&b, Style{})
 			if a.String() != b.String() || a.Len() == 0 {
 				t.Errorf("text is\n%s\nafter JSON, and before\n%s", a.String(), b.String())
 			}
@@ -113,30 +113,30 @@ func TestExplainText(t *testing.T) {
 	for name, want := range map[string]string{
 		"app": `profile app
 
+credentials
+  static-keys  [user]  DIR/credentials:2 [user]
+  └─ session-token  [user]  DIR/config:5 [profile user]
+     └─ assume-role arn:aws:iam::123456789012:role/app  [app]  DIR/config:9 [profile app]
+
 settings
   region               us-west-2                           environment AWS_REGION
-                       (empty)                             DIR/profiles:2 [profile app]  (shadowed)
-                       eu-west-2                           DIR/config:8 [profile app]  (shadowed)
-                       eu-west-1                           DIR/config:7 [profile app]  (shadowed)
+                    ├─ (empty)                             DIR/profiles:2 [profile app]  (shadowed)
+                    ├─ eu-west-2                           DIR/config:8 [profile app]  (shadowed)
+                    └─ eu-west-1                           DIR/config:7 [profile app]  (shadowed)
   role_arn             arn:aws:iam::123456789012:role/app  DIR/config:9 [profile app]
   s3.addressing_style  path                                DIR/config:12 [profile app]
   source_profile       user                                DIR/config:10 [profile app]
   text                 one\ntwo                            DIR/config:13 [profile app]
-
-chain
-     static-keys    user  DIR/credentials:2 [user]
-  -> session-token  user  DIR/config:5 [profile user]
-  -> assume-role    app   arn:aws:iam::123456789012:role/app  DIR/config:9 [profile app]
 `,
 		"itself": `profile itself
+
+credentials
+  none
+  skipped: credential_process of itself, DIR/config:20 [profile itself]: keyfob itself
 
 settings
   credential_process  keyfob credential-process --profile itself  DIR/config:20 [profile itself]  (skipped: keyfob itself)
   region              us-west-2                                   environment AWS_REGION
-
-chain
-  none
-  skipped: credential_process of itself, DIR/config:20 [profile itself]: keyfob itself
 
 error
   cannot find credentials for profile itself: its credential_process is keyfob itself, and keyfob has no keys, role or sign-in for it
@@ -144,14 +144,14 @@ error
 `,
 	} {
 		var b bytes.Buffer
-		mustResolve(t, s, byFlag(name)).Explain().Text(&b)
+		mustResolve(t, s, byFlag(name)).Explain().Text(&b, Style{})
 		if want = strings.ReplaceAll(want, "DIR", dir); b.String() != want {
 			t.Errorf("text is\n%s\nwant\n%s", b.String(), want)
 		}
 	}
 	// What a file holds can't move the cursor.
 	var b bytes.Buffer
-	world{config: "[profile a]\nx = \x1b[2J\u202e\n" + pair}.resolve(t, byFlag("a")).Explain().Text(&b)
+	world{config: "[profile a]\nx = \x1b[2J\u202e\n" + pair}.resolve(t, byFlag("a")).Explain().Text(&b, Style{})
 	if strings.ContainsAny(b.String(), "\x1b\u202e") {
 		t.Errorf("control characters in %q", b.String())
 	}

@@ -8,6 +8,10 @@ import (
 	"unicode/utf8"
 )
 
+// EventConfirmation is the kind of a cred.Event: a person said whether a
+// program may have a protected profile.
+const EventConfirmation = "confirmation"
+
 // The kinds of entry beside those of cred.Event.
 const (
 	eventLost     = "lost"     // count events could not be written, for the reason given

@@ -29,6 +29,7 @@ type file struct {
 	maxSize int64
 	keep    int
 	log     *logrus.Entry
+	forward func(Line) // nil for nobody
 
 	begun bool // the end of what the last run left is known
 	cut   bool // it was a line that was cut short; the writer tells of it
@@ -235,6 +236,9 @@ func (w *file) append(e *entry, h *hasher) error {
 	}
 	w.size += int64(len(out))
 	w.last, w.torn, w.unsynced = line, false, true
+	if w.forward != nil {
+		w.forward(Line{Time: e.when(), Event: e.Event, JSON: ascii(line)})
+	}
 	if h != nil {
 		w.instead = ""
 	}

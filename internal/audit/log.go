@@ -32,6 +32,9 @@ type Config struct {
 	MaxSize int64 // in bytes; 0 is DefaultMaxSize
 	Keep    int   // rotated files; 0 is DefaultKeep
 	Log     *logrus.Entry
+	// Forward is told of each line that was written, by the writer; it must
+	// not block. nil for nobody.
+	Forward func(Line)
 	// Users returns the login name of a user id, "" for none; nil asks the
 	// system. Each id is asked for once.
 	Users func(uid string) string

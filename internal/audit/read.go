@@ -32,10 +32,13 @@ type Filter struct {
 	Event       string    // handout, refusal, lost, rotation
 	Since       time.Time // entries of this moment and later
 	Until       time.Time // entries before this moment
+	UID         string    // of the caller
 	Limit       int       // the newest so many
 	// After continues where a Page ended: its Next. Limit was spent on the
 	// first page and does not count again.
 	After string
+	// HideReason leaves out why something was refused.
+	HideReason bool
 }
 
 // Page is a part of what a Filter chose, oldest first.
@@ -136,8 +139,8 @@ func (s snapshot) read(ctx context.Context, f Filter) (Page, error) {
 				p.Next = cursor{s[i].id(), in.offset, left}.String()
 				return p, nil
 			}
-			p.Entries = append(p.Entries, bytes.Clone(line))
 			size += len(line)
+			p.Entries = append(p.Entries, f.shown(line))
 			if left--; limited && left == 0 {
 				return p, nil
 			}
@@ -146,6 +149,20 @@ func (s snapshot) read(ctx context.Context, f Filter) (Page, error) {
 		at = 0
 	}
 	return p, nil
+}
+
+// shown is a line as the filter's reader may see it.
+func (f *Filter) shown(line []byte) json.RawMessage {
+	if f.HideReason {
+		if e, ok := decode(line); ok && e.Reason != "" {
+			e.Reason = ""
+			if short, err := e.encode(); err == nil {
+				return short
+			}
+			return json.RawMessage("{}")
+		}
+	}
+	return bytes.Clone(line)
 }
 
 // newest finds where the newest n matches begin.
@@ -180,7 +197,7 @@ type matcher struct {
 
 func newMatcher(f Filter) *matcher {
 	m := &matcher{f: f}
-	for _, s := range []string{f.Profile, f.Program, f.AccessKeyID, f.Event} {
+	for _, s := range []string{f.Profile, f.Program, f.AccessKeyID, f.Event, f.UID} {
 		if s != "" && plain(s) {
 			m.needles = append(m.needles, []byte(s))
 		}
@@ -229,6 +246,9 @@ func (m *matcher) match(line []byte) bool {
 	}
 	f := &m.f
 	if f.Profile != "" && e.Profile != f.Profile || f.AccessKeyID != "" && e.AccessKeyID != f.AccessKeyID || f.Event != "" && e.Event != f.Event {
+		return false
+	}
+	if f.UID != "" && (e.Caller == nil || e.Caller.UID != f.UID) {
 		return false
 	}
 	if f.Program != "" && (e.Caller == nil || !isProgram(e.Caller.Program, f.Program)) {

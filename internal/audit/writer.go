@@ -48,7 +48,7 @@ type placed struct {
 func newWriter(l *Log, ctx context.Context) *writer {
 	return &writer{
 		l: l, ctx: ctx, book: newBook(), finder: newFinder(l.cfg.Users),
-		file: file{path: l.cfg.Path, maxSize: l.cfg.MaxSize, keep: l.cfg.Keep, log: l.cfg.Log},
+		file: file{path: l.cfg.Path, maxSize: l.cfg.MaxSize, keep: l.cfg.Keep, log: l.cfg.Log, forward: l.cfg.Forward},
 	}
 }
 

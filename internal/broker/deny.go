@@ -52,9 +52,15 @@ func (b *Broker) deny(r *cred.Request, reason error) error {
 		if d := deniedOf(reason); d != nil {
 			why = d.Reason
 		}
+		// On the control socket the caller is keyfob, and who started it is the
+		// program that the rules judge.
+		pid, program := r.Caller.PID, r.Caller.Exe
+		if p, ok := r.Caller.Known(); ok {
+			pid, program = p.PID, p.Exe
+		}
 		b.log.WithFields(logrus.Fields{
 			"profile": r.Profile, "known": !errors.Is(err, cred.ErrUnknownProfile), "via": r.Via.Kind,
-			"uid": r.Caller.UID, "pid": r.Caller.PID, "program": r.Caller.Exe, "reason": why,
+			"uid": r.Caller.UID, "pid": pid, "program": program, "reason": why,
 		}).Warn("caller is denied")
 	}
 	if d := deniedOf(reason); d != nil {

@@ -15,8 +15,34 @@ func (a *app) answer(in invocation) int {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), a.signInWait())
 	defer cancel()
+	if err := a.canAnswer(ctx, p.Interaction); err != nil {
+		return a.fail(what, err)
+	}
 	if err := a.call(ctx, control.MethodAnswer, p, nil, a.handler("answer")); err != nil {
 		return a.fail(what, err)
 	}
 	return a.done("answered", struct{}{})
+}
+
+// canAnswer returns why nobody here could answer. A question that is taken up
+// and not answered counts as refused, and whoever waits for it would have to
+// wait longer: so it is not taken up in vain.
+func (a *app) canAnswer(ctx context.Context, id string) error {
+	if hasTerminal() || a.graphical() {
+		return nil
+	}
+	var st control.StatusResult
+	if err := a.call(ctx, control.MethodStatus, control.Empty{}, &st, nil); err != nil {
+		return err
+	}
+	for _, i := range st.Interactions {
+		if id != "" && i.ID != id {
+			continue
+		}
+		if i.Kind == control.PromptConfirm {
+			return person("cannot answer for "+i.Profile+": a person's yes is asked for on their terminal, and there is none", "keyfob answer "+i.ID+" in a terminal")
+		}
+		break // "" is the oldest, which stands first
+	}
+	return nil
 }

@@ -64,7 +64,7 @@ func (a *app) audit(invocation) int {
 		}
 		if done {
 			if printed == 0 && !a.opts.json {
-				a.say("keyfob: no entries match")
+				a.notice("no entries match")
 			}
 			return exitDone
 		}
@@ -197,7 +197,7 @@ func (a *app) auditVerify(invocation) int {
 		code = a.print(oneLine(text) + "\n")
 	}
 	for _, w := range r.Warnings {
-		a.say("keyfob: warning: " + w)
+		a.notice("warning: " + w)
 	}
 	if r.OK {
 		return code
@@ -206,5 +206,11 @@ func (a *app) auditVerify(invocation) int {
 	if r.Line > 0 {
 		where = fmt.Sprintf("%s:%d", r.File, r.Line)
 	}
-	return a.fail(what, failure("cannot vouch for the audit log: "+strings.TrimPrefix(where+": "+r.Reason, ": "), "what stands before that line is as it was written"))
+	hint := ""
+	if r.Line > 2 {
+		// A line is vouched for by the one after it, so the one before the
+		// break may be the one that was changed.
+		hint = fmt.Sprintf("what stands before line %d is as it was written", r.Line-1)
+	}
+	return a.fail(what, failure("cannot vouch for the audit log: "+strings.TrimPrefix(where+": "+r.Reason, ": "), hint))
 }

@@ -12,17 +12,21 @@ import (
 // options are the flags of the commands; each command registers those that
 // it has.
 type options struct {
+	quiet, verbose, shadow, all, validate, offline            bool
 	json, yes, force, allowRoot, keepFiles, anyUser, relative bool
-	device, remote, qr                                        bool
+	device, remote, qr, watch                                 bool
 	region, roleARN, shell, note, tokenFile, assertionFile    string
 	policy                                                    string
 	policyARNs                                                listFlag
 	program, accessKeyID, event, since, until                 string
 	limit                                                     int
-	expires                                                   expiry
+	expires, due                                              expiry
 	duration                                                  sessionLength
 	print, switchRole                                         bool
 	service                                                   string
+	configure                                                 configureOptions
+	importing                                                 importOptions
+	certificate                                               certificateOptions
 }
 
 // command is one word of keyfob, or two ("grant add").
@@ -55,6 +59,9 @@ func commands() []*command {
 		fs.StringVar(&o.region, "region", "", "`region` in place of the profile's")
 		fs.StringVar(&o.roleARN, "role-arn", "", "role (`ARN`) to assume with the profile")
 	}
+	roleARNFlag := func(o *options, fs *flag.FlagSet) {
+		fs.StringVar(&o.roleARN, "role-arn", "", "role (`ARN`) to assume with the profile")
+	}
 	yesFlag := func(o *options, fs *flag.FlagSet) { fs.BoolVar(&o.yes, "yes", false, "do not ask") }
 	both := func(fs ...func(*options, *flag.FlagSet)) func(*options, *flag.FlagSet) {
 		return func(o *options, set *flag.FlagSet) {
@@ -73,7 +80,7 @@ func commands() []*command {
 		{name: "env", args: "[P]", max: 1, profile: true, short: "print commands that set temporary credentials in a shell",
 			long: "For bash and zsh: eval \"$(keyfob env P)\". Prefer exec: what env prints ends with the session.",
 			flags: both(regionFlags, policyFlags, jsonFlag, func(o *options, fs *flag.FlagSet) {
-				fs.StringVar(&o.shell, "shell", "bash", "bash, fish, powershell, cmd, dotenv or json")
+				fs.StringVar(&o.shell, "shell", "bash", "for which `shell`: "+strings.Join(shells, ", "))
 			}), run: (*app).env},
 		{name: "add", args: "P", max: 1, profile: true, short: "store a long-lived key pair in the vault",
 			long: "Asks for the pair, or reads {\"AccessKeyId\": …, \"SecretAccessKey\": …} from standard input.",
@@ -82,9 +89,31 @@ func commands() []*command {
 				fs.BoolVar(&o.allowRoot, "allow-root", false, "take the key of an account's root user")
 			}), run: (*app).add},
 		{name: "remove", args: "P", max: 1, profile: true, short: "remove P's key pair from the vault", flags: both(yesFlag, jsonFlag), run: (*app).remove},
+		{name: "configure", args: "[P]", max: 1, profile: true, short: "set a profile up, asking for what it needs",
+			long:  "Writes keyfob's profiles file and a credential_process line in the AWS config, and shows both before. By\nflags alone nobody is asked: --kind, what that kind needs, and --yes.",
+			flags: both(configureFlags, yesFlag, jsonFlag), run: (*app).configure},
+		{name: "configure undo", short: "take the newest change of configure or import back", flags: both(undoFlags, yesFlag, jsonFlag), run: (*app).configureUndo},
+		{name: "import", args: "[P …]", max: -1, profile: true, short: "move key pairs that lie in plain text, or in aws-vault, into the vault",
+			long:  "Each pair is checked with AWS first. What is stored is then taken out of the AWS credentials file, whose\nother lines stay as they are; a backup is kept until you say otherwise.",
+			flags: both(importFlags, yesFlag, jsonFlag), run: (*app).importKeys},
+		{name: "certificate add", args: "NAME", min: 1, max: 1, short: "keep a certificate and its private key in the vault, for IAM Roles Anywhere",
+			long:  "roles_anywhere_certificate = vault:NAME then uses it. A passphrase is asked for, or read from standard input\nas one line.",
+			flags: both(certificateFlags, jsonFlag), run: (*app).certificateAdd},
+		{name: "certificate list", short: "list the certificates in the vault", flags: jsonFlag, run: (*app).certificateList},
+		{name: "certificate remove", args: "NAME|FILE|URI", min: 1, max: 1, short: "remove a certificate, or a stored passphrase, from the vault", flags: both(yesFlag, jsonFlag), run: (*app).certificateRemove},
+		{name: "certificate passphrase", args: "FILE|URI", min: 1, max: 1, short: "keep the passphrase or PIN of a key that stays where it is",
+			flags: jsonFlag, run: (*app).certificatePassphrase},
 		{name: "list", short: "list the profiles of the files and the vault", flags: jsonFlag, run: (*app).list},
-		{name: "explain", args: "[P]", max: 1, profile: true, short: "show where every setting of P comes from", flags: both(regionFlags, jsonFlag), run: (*app).explain},
-		{name: "status", short: "show what the daemon does", flags: jsonFlag, run: (*app).status},
+		{name: "explain", args: "[P]", max: 1, profile: true, short: "show where every setting of P comes from",
+			long: "With --shadow: where each AWS SDK would find credentials with AWS_PROFILE=P and without keyfob, and how that differs.",
+			flags: both(regionFlags, jsonFlag, func(o *options, fs *flag.FlagSet) {
+				fs.BoolVar(&o.shadow, "shadow", false, "what the AWS SDKs would do without keyfob")
+			}), run: (*app).explain},
+		{name: "status", short: "show what the daemon does",
+			long: "With --watch a full screen of sessions and of what waits for you, which can be answered there.",
+			flags: both(jsonFlag, func(o *options, fs *flag.FlagSet) {
+				fs.BoolVar(&o.watch, "watch", false, "show it on the whole screen, as it changes")
+			}), run: (*app).status},
 		{name: "login", args: "[P]", max: 1, profile: true, short: "sign in, or give the MFA code",
 			long: "With standard input not a terminal the MFA code is read from it, as one line.",
 			flags: both(jsonFlag, func(o *options, fs *flag.FlagSet) {
@@ -128,16 +157,30 @@ func commands() []*command {
 		{name: "mfa list", short: "list the MFA devices whose seeds are in the vault", flags: jsonFlag, run: (*app).mfaList},
 		{name: "mfa remove", args: "[SERIAL]", max: 1, short: "remove the seed of an MFA device from the vault", flags: both(yesFlag, jsonFlag), run: (*app).mfaRemove},
 		{name: "mfa code", args: "[SERIAL]", max: 1, short: "print a code of an MFA device whose seed is in the vault", flags: jsonFlag, run: (*app).mfaCode},
+		{name: "rotate", args: "[P]", max: 1, profile: true, short: "replace P's key pair by a new one, in AWS and in the vault",
+			long:  "The new key is created, tried and stored before the old one is deactivated and deleted. A rotation that was\nbroken off is finished by the next one.",
+			flags: both(rotateFlags, yesFlag, jsonFlag), run: (*app).rotate},
+		{name: "policy trust", args: "[P]", max: 1, profile: true, short: "print the trust policy that P's role needs", flags: both(iamPolicyFlags, roleARNFlag, jsonFlag), run: (*app).policyTrust},
+		{name: "policy identity", args: "[P]", max: 1, profile: true, short: "print the policy that the identity below P's role needs", flags: both(iamPolicyFlags, roleARNFlag, jsonFlag), run: (*app).policyIdentity},
+		{name: "doctor", args: "[P]", max: 1, profile: true, short: "check the whole way from a program to AWS, and say what mends it",
+			long: "With P that profile is looked at too, and AWS is asked who it is. It exits 1 where something is broken.",
+			flags: both(jsonFlag, func(o *options, fs *flag.FlagSet) {
+				fs.BoolVar(&o.offline, "offline", false, "ask nothing outside this machine")
+			}), run: (*app).doctor},
 		{name: "lock", short: "forget keys and credentials in memory and hand out none until unlock", flags: jsonFlag, run: (*app).lock},
 		{name: "unlock", short: "open the vault", long: "With standard input not a terminal a passphrase is read from it, as one line.", flags: jsonFlag, run: (*app).unlock},
 		{name: "reload", short: "have the daemon read its files again", flags: jsonFlag, run: (*app).reload},
 		{name: "stop", short: "end the daemon", flags: jsonFlag, run: (*app).stop},
 		{name: "service", args: "install|uninstall|start|stop|restart|status|logs", max: -1, passes: true, short: "run keyfobd as a service: yours, or the machine's with --system",
 			run: (*app).service},
+		{name: "link-local", args: "enable|disable|status", max: -1, passes: true, short: "have 169.254.169.254, where SDKs look without being told, on this machine",
+			run: (*app).linkLocal},
 		{name: "completion", args: "SHELL", min: 1, max: 1, short: "print a completion script for bash, zsh, fish or powershell", run: (*app).completion},
 		{name: "version", short: "print the version", flags: jsonFlag, run: (*app).printVersion},
 		{name: "help", args: "[COMMAND]", max: 2, short: "explain a command", run: (*app).help},
+		{name: "overview", short: "show what is set up and what to do next: what keyfob alone does", hidden: true, flags: jsonFlag, run: (*app).overview},
 		{name: "__complete", passes: true, max: -1, rest: true, hidden: true, run: (*app).complete},
+		{name: "__describe", passes: true, max: -1, rest: true, hidden: true, run: (*app).describe},
 	}
 }
 
@@ -158,6 +201,8 @@ func (a *app) flagSet(cmd *command) *flag.FlagSet {
 	fs.StringVar(&f.Interactive, "interactive", f.Interactive, "may it ask: `auto`, never or always")
 	fs.StringVar(&f.LogLevel, "log-level", f.LogLevel, "log `level` of a daemon that is started")
 	fs.StringVar(&f.LogFormat, "log-format", f.LogFormat, "log `format` of a daemon that is started")
+	fs.BoolVar(&a.opts.quiet, "quiet", a.opts.quiet, "no notices: results and errors alone")
+	fs.BoolVar(&a.opts.verbose, "verbose", a.opts.verbose, "say which settings, socket and daemon are used, and how long it takes")
 	if cmd != nil && cmd.flags != nil {
 		cmd.flags(&a.opts, fs)
 	}
@@ -180,6 +225,9 @@ func (a *app) slow(args []string) int {
 var errHelp = fmt.Errorf("help is wanted")
 
 func (a *app) parse(args []string) (in invocation, err error) {
+	if flagsAlone(args) {
+		args = append([]string{"overview"}, args...)
+	}
 	all := commands()
 	fs := a.flagSet(nil)
 	var word string // the first of a two-word command
@@ -239,10 +287,20 @@ func (a *app) parse(args []string) (in invocation, err error) {
 	if in.cmd == nil && word != "" {
 		return in, usage(fmt.Sprintf("cannot run %q: it needs a second word", word), "keyfob "+word+" "+strings.Join(within(all, word), "|"))
 	}
-	if in.cmd == nil {
-		return in, usage("cannot guess what to do: name a command", "keyfob help")
+	if in.cmd == nil { // general flags, with values
+		return a.parse(append([]string{"overview"}, args...))
 	}
 	return in, in.check()
+}
+
+// flagsAlone: `keyfob`, `keyfob --json`, which is the overview.
+func flagsAlone(args []string) bool {
+	for _, arg := range args {
+		if arg == "-h" || arg == "--help" || arg == "--version" || !strings.HasPrefix(arg, "--") || arg == "--" {
+			return false
+		}
+	}
+	return true
 }
 
 // carryOver judges flags that were given before a command's second word was.

@@ -1,17 +1,9 @@
 package cli
 
-import (
-	"context"
-	"flag"
-	"fmt"
-	"sort"
-	"strings"
-	"time"
+import "fmt"
 
-	"keyfob/internal/control"
-	"keyfob/internal/settings"
-	"keyfob/profiles"
-)
+// completionShells are the shells that there is a script for.
+var completionShells = []string{"bash", "zsh", "fish", "powershell"}
 
 // completion is `keyfob completion SHELL`: a script that has the shell ask
 // `keyfob __complete`, so that commands, flags and profiles are those of the
@@ -21,7 +13,7 @@ func (a *app) completion(in invocation) int {
 	script, ok := scripts[in.args[0]]
 	if !ok {
 		hint := "bash, zsh, fish or powershell"
-		if near := nearest(in.args[0], []string{"bash", "zsh", "fish", "powershell"}); near != "" {
+		if near := nearest(in.args[0], completionShells); near != "" {
 			hint = "keyfob completion " + near
 		}
 		return a.fail("print a completion script", usage(fmt.Sprintf("cannot complete for the shell %q", in.args[0]), hint))
@@ -29,22 +21,37 @@ func (a *app) completion(in invocation) int {
 	return a.print(script)
 }
 
+// The scripts. Each hands the words of the line to keyfob and offers what it
+// prints; behind "--" the line is another program's.
+
 const bashCompletion = `# bash completion for keyfob: eval "$(keyfob completion bash)"
 _keyfob() {
-    local i line
-    for ((i = 1; i < COMP_CWORD; i++)); do
-        if [[ ${COMP_WORDS[i]} == -- ]]; then
-            compopt -o default
-            COMPREPLY=($(compgen -c -- "${COMP_WORDS[COMP_CWORD]}"))
+    local line="${COMP_LINE:0:COMP_POINT}" cur kept="" found i
+    local -a words
+    read -ra words <<<"$line"
+    if [[ $line == *[[:space:]] ]]; then
+        words+=("")
+    fi
+    cur="${words[${#words[@]}-1]}"
+    COMPREPLY=()
+    for ((i = 1; i < ${#words[@]} - 1; i++)); do
+        if [[ ${words[i]} == -- ]]; then
+            if ((i == ${#words[@]} - 2)); then
+                while IFS= read -r found; do COMPREPLY+=("$found"); done < <(compgen -c -- "$cur")
+            fi
+            type compopt >/dev/null 2>&1 && compopt -o default
             return
         fi
     done
-    COMPREPLY=()
-    while IFS= read -r line; do
-        COMPREPLY+=("$line")
-    done < <(keyfob __complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+    # Readline replaces what follows the last : or =, not the whole word.
+    if [[ $cur == *[:=]* && $COMP_WORDBREAKS == *:* ]]; then
+        kept="${cur%"${cur##*[:=]}"}"
+    fi
+    while IFS= read -r found; do
+        COMPREPLY+=("${found#"$kept"}")
+    done < <(keyfob __complete "${words[@]:1}" 2>/dev/null)
     if [[ ${#COMPREPLY[@]} -eq 0 ]]; then
-        compopt -o default
+        type compopt >/dev/null 2>&1 && compopt -o default
     fi
 }
 complete -F _keyfob keyfob
@@ -60,10 +67,15 @@ _keyfob() {
         _normal
         return
     fi
-    local -a found
-    found=(${(f)"$(keyfob __complete "${(@)words[2,CURRENT]}" 2>/dev/null)"})
-    if (( ${#found} )); then
-        compadd -- $found
+    local -a found names told
+    local line
+    found=(${(f)"$(keyfob __describe "${(@)words[2,CURRENT]}" 2>/dev/null)"})
+    for line in $found; do
+        names+=("${line%%$'\t'*}")
+        told+=("${line/$'\t'/  -- }")
+    done
+    if (( ${#names} )); then
+        compadd -l -d told -- $names
     else
         _files
     fi
@@ -74,8 +86,17 @@ compdef _keyfob keyfob
 const fishCompletion = `# fish completion for keyfob: keyfob completion fish | source
 function __keyfob_complete
     set -l words (commandline -opc)
+    set -l at (contains -i -- -- $words)
+    if test -n "$at"
+        set -l rest
+        if test $at -lt (count $words)
+            set rest $words[(math $at + 1)..-1]
+        end
+        complete -C (string join -- ' ' (string escape -- $rest) (commandline -ct))
+        return
+    end
     set -e words[1]
-    keyfob __complete $words (commandline -ct) 2>/dev/null
+    keyfob __describe $words (commandline -ct) 2>/dev/null
 end
 complete -c keyfob -f -a '(__keyfob_complete)'
 `
@@ -85,166 +106,10 @@ Register-ArgumentCompleter -Native -CommandName keyfob -ScriptBlock {
     param($wordToComplete, $commandAst, $cursorPosition)
     $words = @($commandAst.CommandElements | Select-Object -Skip 1 | ForEach-Object { $_.ToString() })
     if ($wordToComplete -eq '') { $words += '""' }
-    keyfob __complete @words 2>$null | ForEach-Object {
-        [System.Management.Automation.CompletionResult]::new($_, $_, 'ParameterValue', $_)
+    keyfob __describe @words 2>$null | ForEach-Object {
+        $name, $told = $_ -split [char]9, 2
+        if (-not $told) { $told = $name }
+        [System.Management.Automation.CompletionResult]::new($name, $name, 'ParameterValue', $told)
     }
 }
 `
-
-// complete is the hidden command that the scripts run: the words typed so
-// far, the last of which is being completed. It prints one candidate a line
-// and never fails.
-func (a *app) complete(in invocation) int {
-	words := in.rest
-	if len(words) == 0 {
-		words = []string{""}
-	}
-	typed := words[len(words)-1]
-	if typed == `""` {
-		typed = ""
-	}
-	var b strings.Builder
-	for _, c := range a.candidates(words[:len(words)-1], typed) {
-		if strings.HasPrefix(c, typed) && c == oneLine(c) {
-			b.WriteString(c + "\n")
-		}
-	}
-	return a.print(b.String())
-}
-
-func (a *app) candidates(before []string, typed string) []string {
-	all := commands()
-	var cmd *command
-	var word string
-	given, wants := 0, "" // arguments so far; the flag whose value is typed
-	fs := a.flagSet(nil)
-	for _, w := range before {
-		switch {
-		case wants != "":
-			_ = fs.Set(wants, w)
-			wants = ""
-		case strings.HasPrefix(w, "--"):
-			name, value, joined := strings.Cut(w[2:], "=")
-			f := fs.Lookup(name)
-			if f == nil {
-				continue
-			}
-			if joined {
-				_ = fs.Set(name, value)
-			} else if b, ok := f.Value.(interface{ IsBoolFlag() bool }); !ok || !b.IsBoolFlag() {
-				wants = name
-			}
-		case cmd != nil && given == 0 && find(all, cmd.name+" "+w) != nil:
-			cmd = find(all, cmd.name+" "+w)
-			fs = a.flagSet(cmd)
-		case cmd != nil:
-			given++
-		default:
-			name := strings.TrimSpace(word + " " + w)
-			if cmd = find(all, name); cmd != nil {
-				fs = a.flagSet(cmd)
-			} else {
-				word = name
-			}
-		}
-	}
-	switch {
-	case wants == "profile":
-		return a.profileNames()
-	case wants == "shell":
-		return []string{"bash", "fish", "powershell", "cmd", "dotenv", "json"}
-	case wants == "interactive":
-		return []string{"auto", "never", "always"}
-	case wants == "event":
-		return []string{"handout", "refusal"}
-	case wants == "keystore":
-		return settings.Backends
-	case wants == "log-level":
-		return []string{"debug", "info", "warn", "error"}
-	case wants == "log-format":
-		return []string{"text", "json"}
-	case wants != "":
-		return nil
-	case strings.HasPrefix(typed, "-"):
-		var names []string
-		fs.VisitAll(func(f *flag.Flag) { names = append(names, "--"+f.Name) })
-		return names
-	case cmd == nil:
-		return nextWords(all, word)
-	case cmd.name == "completion" && given == 0:
-		return []string{"bash", "zsh", "fish", "powershell"}
-	case cmd.name == "help":
-		return nextWords(all, "")
-	case given == 0 && len(within(all, cmd.name)) > 0:
-		return within(all, cmd.name)
-	case cmd.profile && given == 0:
-		return a.profileNames()
-	case (cmd.name == "mfa remove" || cmd.name == "mfa code") && given == 0:
-		return a.deviceNames()
-	}
-	return nil
-}
-
-// deviceNames are the MFA devices of the vault, if a daemon runs.
-func (a *app) deviceNames() []string {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	client, err := a.dial(ctx)
-	if err != nil {
-		return nil
-	}
-	var r control.MFAListResult
-	if client.Call(ctx, control.MethodMFAList, a.environment(), &r, nil) != nil {
-		return nil
-	}
-	var names []string
-	for _, d := range r.Devices {
-		names = append(names, d.Serial)
-	}
-	return names
-}
-
-// nextWords are the words that go on from word, "" for none yet.
-func nextWords(all []*command, word string) []string {
-	seen := map[string]bool{}
-	var names []string
-	for _, c := range all {
-		rest, ok := strings.CutPrefix(c.name, word)
-		rest, _, _ = strings.Cut(strings.TrimPrefix(rest, " "), " ")
-		if ok && !c.hidden && !seen[rest] {
-			seen[rest] = true
-			names = append(names, rest)
-		}
-	}
-	return names
-}
-
-// profileNames asks the daemon if one runs. Pressing a key must not start
-// one, nor have a keyring ask for its password: without it the files say
-// what there is.
-func (a *app) profileNames() []string {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	var names []string
-	if client, err := a.dial(ctx); err == nil {
-		var r control.ListResult
-		if client.Call(ctx, control.MethodList, a.environment(), &r, nil) == nil {
-			for _, p := range r.Profiles {
-				names = append(names, p.Name)
-			}
-			return names
-		}
-	}
-	s, err := a.settings()
-	if err != nil {
-		return nil
-	}
-	names = profiles.Load(profiles.Input{
-		ConfigFile:      s.AWSConfigFile,
-		CredentialsFile: s.AWSCredentials,
-		KeyfobFile:      s.ProfilesFile,
-		Home:            a.getenv("HOME"),
-	}).Names()
-	sort.Strings(names)
-	return names
-}

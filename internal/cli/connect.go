@@ -27,11 +27,12 @@ func (a *app) dial(ctx context.Context) (*control.Client, error) {
 		return nil, err
 	}
 	client, err := control.Dial(ctx, s.Socket)
+	a.socket = s.Socket
 	if errors.Is(err, control.ErrNotRunning) && !s.SocketExplicit && s.SystemSocket != "" && s.SystemSocket != s.Socket {
 		system, e := control.Dial(ctx, s.SystemSocket)
 		switch {
 		case e == nil:
-			client, err = system, nil
+			client, err, a.socket = system, nil, s.SystemSocket
 		case !errors.Is(e, control.ErrNotRunning):
 			err = e
 		}
@@ -42,6 +43,34 @@ func (a *app) dial(ctx context.Context) (*control.Client, error) {
 	client.Version = a.Version
 	a.client = client
 	return client, nil
+}
+
+// tell is --verbose: what was used for a call, and what it took. The daemon
+// says who it is with its first reply.
+func (a *app) tell(client *control.Client, method string, connecting, calling time.Duration) {
+	if !a.opts.verbose {
+		return
+	}
+	if s, err := a.settings(); err == nil && !a.told {
+		a.told = true
+		file := s.ConfigFile
+		if !s.ConfigFound {
+			file += " (none there)"
+		}
+		a.say("keyfob: settings: " + file)
+		a.say("keyfob: vault and log: " + s.DataDir)
+		hello := client.Server()
+		a.say(fmt.Sprintf("keyfob: keyfobd %s, pid %d, on %s", hello.Version, hello.PID, a.socket))
+	}
+	a.say(fmt.Sprintf("keyfob: %s: connected in %s, answered in %s", method, briefly(connecting), briefly(calling)))
+}
+
+// briefly is a duration with three digits or so.
+func briefly(d time.Duration) time.Duration {
+	if d < 10*time.Millisecond {
+		return d.Round(10 * time.Microsecond)
+	}
+	return d.Round(time.Millisecond)
 }
 
 // connect is dial, with a daemon started if none runs, and an older one that
@@ -93,11 +122,14 @@ func (a *app) replaceOlder() {
 // ending is asked again where asking twice does no harm.
 func (a *app) call(ctx context.Context, method string, params, result any, handle control.Handler) error {
 	for patience := time.Now().Add(goneWait); ; {
+		begin := time.Now()
 		client, err := a.connect(ctx)
 		if err != nil {
 			return err
 		}
+		connected := time.Now()
 		err = client.Do(ctx, method, params, result, handle)
+		a.tell(client, method, connected.Sub(begin), time.Since(connected))
 		var wire *control.Error
 		if err != nil && !errors.As(err, &wire) {
 			a.hangUp()
@@ -270,7 +302,7 @@ func (a *app) connects(ctx context.Context, socket string) bool {
 		return false
 	}
 	client.Version = a.Version
-	a.client = client
+	a.client, a.socket = client, socket
 	return true
 }
 

@@ -59,7 +59,7 @@ func (a *app) console(in invocation) int {
 		return a.fail(what, failure(err.Error(), "")) // which does not quote it
 	}
 	if r.Warning != "" && !a.opts.switchRole {
-		a.say("keyfob: warning: " + r.Warning)
+		a.notice("warning: " + r.Warning)
 	}
 	switch {
 	case a.opts.json:

@@ -116,11 +116,14 @@ func (a *app) region(in invocation) string {
 
 type variable struct{ name, value string }
 
+// shells are what env prints for.
+var shells = []string{"bash", "zsh", "fish", "powershell", "cmd", "dotenv", "json"}
+
 func nearestShell(shell string) string {
-	if near := nearest(shell, []string{"bash", "fish", "powershell", "cmd", "dotenv", "json"}); near != "" {
+	if near := nearest(shell, shells); near != "" {
 		return near
 	}
-	return "bash, fish, powershell, cmd, dotenv or json"
+	return strings.Join(shells, ", ")
 }
 
 // shellPrinter returns what prints variables for a shell. An empty value

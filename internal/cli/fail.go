@@ -63,8 +63,15 @@ func (a *app) fail(what string, err error) int {
 	return code
 }
 
+// notice is for what is worth knowing and no failure: --quiet leaves it out.
+func (a *app) notice(text string) {
+	if !a.opts.quiet {
+		a.say("keyfob: " + text)
+	}
+}
+
 // say writes one line to standard error.
-func (a *app) say(line string) { _, _ = a.Stderr.WriteString(oneLine(line) + "\n") }
+func (a *app) say(line string) { a.write(oneLine(line) + "\n") }
 
 func (a *app) hint(text string) {
 	if text != "" {

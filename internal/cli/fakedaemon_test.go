@@ -258,7 +258,7 @@ func (d *fake) answer(s *control.ServerConn, r control.Request, hello control.He
 		return control.ListResult{Profiles: []control.ListEntry{
 			{Name: "a", Origins: []control.Origin{{Kind: "config", Name: "[profile a]", File: "/c", Line: 3}}, Source: "static-keys", Account: "123456789012", Session: &control.ListSession{AccessKeyID: "ASIAEXAMPLE", Expiration: "2031-01-02T03:04:05Z"}},
 			{Name: "a\x1b[31mb", Origins: []control.Origin{}, Error: "cannot use it"},
-			{Name: "prod", Origins: []control.Origin{{Kind: "keystore", Name: "prod"}}, Source: "assume-role"},
+			{Name: "prod", Origins: []control.Origin{{Kind: "keystore", Name: "prod"}}, Source: "assume-role", KeyAdded: "2025-01-02T03:04:05Z", Missing: "keyfob login prod"},
 		}}, nil
 	case control.MethodExplain:
 		if p.Profile == "broken" {
@@ -317,6 +317,9 @@ func (d *fake) answer(s *control.ServerConn, r control.Request, hello control.He
 		return control.VersionResult{Version: version, Protocol: control.Version, PID: os.Getpid(), OnDemand: d.mode() != "service", Exe: "/fake/keyfobd"}, nil
 	case control.MethodRemove, control.MethodLogout, control.MethodLock, control.MethodReload:
 		return control.Empty{}, nil
+	}
+	if result, e, ok := d.fakeWizard(r, p.Profile); ok {
+		return result, e
 	}
 	return nil, &control.Error{Code: control.CodeProtocol, Message: "cannot do " + r.Method}
 }

@@ -78,7 +78,7 @@ func (a *app) grantList(invocation) int {
 		return a.printJSON(r)
 	}
 	if len(r.Grants) == 0 {
-		a.say("keyfob: there are no grants")
+		a.notice("there are no grants")
 		return exitDone
 	}
 	rows := [][]string{{"ID", "PROFILES", "EXPIRES", "URL", "NOTE"}}

@@ -52,9 +52,9 @@ func (a *app) add(in invocation) int {
 	}
 	switch {
 	case r.Warning != "":
-		a.say("keyfob: " + r.Warning)
+		a.notice(r.Warning)
 	case !r.Checked:
-		a.say("keyfob: the keys are stored unchecked")
+		a.notice("the keys are stored unchecked")
 	}
 	if a.opts.json {
 		return a.printJSON(r)

@@ -60,7 +60,10 @@ type app struct {
 	// badFile is why config.toml is not in cached, nil where it is.
 	badFile error
 	client  *control.Client // by dial()
-	spawn   *os.Process     // the daemon that we started, nil if we did not
+	socket  string          // that client is connected to
+	told    bool            // --verbose has said what is used
+	line    statusLine
+	spawn   *os.Process // the daemon that we started, nil if we did not
 	// home is the user database's, once homeKnown; "" where it has none.
 	home      string
 	homeKnown bool

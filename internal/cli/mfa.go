@@ -93,7 +93,7 @@ func (a *app) mfaList(invocation) int {
 		return a.printJSON(r)
 	}
 	if len(r.Devices) == 0 {
-		a.say("keyfob: the vault has no seeds of MFA devices")
+		a.notice("the vault has no seeds of MFA devices")
 		a.hint("keyfob mfa add SERIAL")
 		return exitDone
 	}

@@ -26,7 +26,7 @@ func (a *app) handler(command string) control.Handler {
 
 func (p *asker) handle(ctx context.Context, e control.Event) (*control.Answer, error) {
 	if e.Event == control.EventNotice {
-		p.say("keyfob: " + e.Notice)
+		p.notice(e.Notice)
 		return nil, nil
 	}
 	if e.Prompt == nil {
@@ -66,7 +66,7 @@ func (p *asker) showText(text string) {
 	if p.command == "credential-process" && writeTerminal(text) {
 		return
 	}
-	_, _ = p.Stderr.WriteString(text)
+	p.write(text)
 }
 
 // answersOnStdin: login and answer take answers as lines of a standard input
@@ -171,7 +171,7 @@ func (p *asker) browser(ctx context.Context, q control.Prompt) (*control.Answer,
 		p.show("keyfob: cannot open a browser: " + line[0] + ": " + err.Error())
 		return noBrowser, nil
 	}
-	<-ctx.Done()
+	p.waitFor(ctx, "the browser")
 	return nil, ctx.Err()
 }
 
@@ -187,7 +187,7 @@ func (p *asker) device(ctx context.Context, q control.Prompt) (*control.Answer, 
 	if p.opts.qr {
 		p.drawQR(q.URL)
 	}
-	<-ctx.Done()
+	p.waitFor(ctx, "the sign-in in a browser")
 	return nil, ctx.Err()
 }
 

@@ -97,7 +97,7 @@ func scriptAsked(ts *testscript.TestScript, neg bool, args []string) {
 	lines := strings.Split(strings.TrimSpace(ts.ReadFile(filepath.Join(ts.Getenv("DATA"), "asked"))), "\n")
 	last := ""
 	for _, l := range lines {
-		if !strings.HasPrefix(l, "version ") && !strings.HasPrefix(l, "stop ") {
+		if !strings.HasPrefix(l, "version ") && !strings.HasPrefix(l, "stop ") && !strings.HasPrefix(l, "list ") {
 			last = l
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"keyfob/internal/control"
@@ -28,6 +29,9 @@ func (a *app) plainCall(what, method string, params any, done string, facts any)
 func (a *app) done(text string, facts any) int {
 	if a.opts.json {
 		return a.printJSON(facts)
+	}
+	if a.opts.quiet {
+		return exitDone
 	}
 	return a.print(oneLine(text) + "\n")
 }
@@ -58,14 +62,13 @@ func (a *app) login(in invocation) int {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), a.signInWait())
 	defer cancel()
+	before := a.waiting(ctx)
 	var r control.LoginResult
 	err = a.call(ctx, control.MethodLogin, p, &r, a.handler("login"))
 	if err != nil {
 		return a.fail(what, err)
 	}
-	if a.opts.json {
-		return a.printJSON(r)
-	}
+	defer func() { a.alsoSignedIn(ctx, before, r.Profile) }()
 	text := "signed in to " + r.Profile
 	if r.Already {
 		text = r.Profile + " has a valid session"
@@ -73,7 +76,52 @@ func (a *app) login(in invocation) int {
 	if r.Expiration != "" {
 		text += " until " + localTime(r.Expiration)
 	}
-	return a.print(oneLine(text) + "\n")
+	return a.done(text, r)
+}
+
+// waiting are the profiles that want a person, by what they want.
+func (a *app) waiting(ctx context.Context) map[string]string {
+	if a.opts.json || a.opts.quiet {
+		return nil
+	}
+	var known control.ListResult
+	if a.call(ctx, control.MethodList, a.environment(), &known, nil) != nil {
+		return nil
+	}
+	missing := map[string]string{}
+	for _, p := range known.Profiles {
+		if p.Missing != "" {
+			missing[p.Name] = p.Missing
+		}
+	}
+	return missing
+}
+
+// alsoSignedIn says which other profiles the sign-in to one has served: one
+// Identity Center session, or one MFA code, is good for many.
+func (a *app) alsoSignedIn(ctx context.Context, before map[string]string, profile string) {
+	if len(before) == 0 {
+		return
+	}
+	after := a.waiting(ctx)
+	if after == nil {
+		return
+	}
+	var also []string
+	for name := range before {
+		if name != profile && after[name] == "" {
+			also = append(also, name)
+		}
+	}
+	if len(also) == 0 {
+		return
+	}
+	slices.Sort(also)
+	text := strings.Join(also[:min(len(also), 5)], ", ")
+	if n := len(also) - 5; n > 0 {
+		text += fmt.Sprintf(" and %d more", n)
+	}
+	a.notice("that serves " + text + " too")
 }
 
 // logout is `keyfob logout`.
@@ -152,7 +200,7 @@ func (a *app) stop(invocation) int {
 	defer cancel()
 	client, err := a.dial(ctx)
 	if errors.Is(err, control.ErrNotRunning) {
-		a.say("keyfob: keyfobd is not running")
+		a.notice("keyfobd is not running")
 		if a.opts.json {
 			return a.printJSON(struct{}{})
 		}

@@ -101,62 +101,14 @@ func (a *app) status(invocation) int {
 	if a.opts.json {
 		return a.printJSON(raw) // members of a newer daemon and all
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "keyfobd %s, pid %d, up %s\n", oneLine(r.Version), r.PID, roughly(time.Duration(r.UptimeSeconds)*time.Second))
-	state := "unlocked"
-	if r.Keystore.Locked {
-		state = "locked"
-	}
-	if r.Keystore.Error != "" {
-		state += ": " + r.Keystore.Error
-	}
-	fmt.Fprintf(&b, "vault: %s, %s\n", oneLine(r.Keystore.Backend), oneLine(state))
-	for _, e := range r.Endpoints {
-		line := e.Kind + " endpoint: " + e.Listen
-		if e.Profile != "" {
-			line += ", profile " + e.Profile
-		}
-		fmt.Fprintln(&b, oneLine(line))
-	}
-	if len(r.Sessions) > 0 {
-		rows := [][]string{{"PROFILE", "ACCESS KEY", "ACCOUNT", "EXPIRES", "NEXT REFRESH", "CALLERS"}}
-		for _, s := range r.Sessions {
-			row := []string{s.Profile, s.AccessKeyID, s.AccountID, localTime(s.Expiration), localTime(s.NextRefresh), fmt.Sprint(s.Callers)}
-			if s.LastError != "" {
-				row = append(row, s.LastError)
-			}
-			rows = append(rows, row)
-		}
-		fmt.Fprintf(&b, "\n%s", table(rows))
-	}
-	if len(r.Interactions) > 0 {
-		rows := [][]string{{"WAITS FOR YOU", "KIND", "ID", "UNTIL", "CALLERS"}}
-		for _, i := range r.Interactions {
-			row := []string{i.Profile, i.Kind, i.ID, localTime(i.Expires), fmt.Sprint(i.Waiting)}
-			if i.Program != "" {
-				row = append(row, i.Program)
-			}
-			if i.URL != "" {
-				row = append(row, i.URL+" "+i.UserCode)
-			}
-			rows = append(rows, row)
-		}
-		fmt.Fprintf(&b, "\n%s", table(rows))
-		for _, i := range r.Interactions {
-			if i.Kind == control.PromptConfirm {
-				a.hint("keyfob answer " + i.ID)
-			} else {
-				a.hint("keyfob login " + i.Profile)
-			}
+	for _, i := range r.Interactions {
+		if i.Kind == control.PromptConfirm {
+			a.hint("keyfob answer " + i.ID)
+		} else {
+			a.hint("keyfob login " + i.Profile)
 		}
 	}
-	if r.ReloadError != "" {
-		fmt.Fprintf(&b, "\nreload failed, what was read before is used: %s\n", oneLine(r.ReloadError))
-	}
-	for _, w := range r.Warnings {
-		fmt.Fprintf(&b, "\nwarning: %s\n", oneLine(w))
-	}
-	return a.print(b.String())
+	return a.print(statusText(&r, a.lookOf(a.Stdout), time.Now()))
 }
 
 // versionInfo is `keyfob version --json`.

@@ -41,7 +41,7 @@ func (a *app) whoami(in invocation) int {
 	}
 	code := a.print(table(rows))
 	for _, w := range r.Warnings {
-		a.say("keyfob: warning: " + strings.TrimSpace(w))
+		a.notice("warning: " + strings.TrimSpace(w))
 	}
 	return code
 }

@@ -252,16 +252,19 @@ type GrantParams struct {
 }
 
 // GrantResult is a grant as its creator sees it. The token stands in
-// TokenFile alone.
+// TokenFile alone, or in Token.
 type GrantResult struct {
 	ID          string   `json:"id"`
 	Profiles    []string `json:"profiles"`
 	URL         string   `json:"url"`
 	RelativeURI string   `json:"relative_uri,omitempty"`
 	TokenFile   string   `json:"token_file,omitempty"`
-	Expires     string   `json:"expires,omitempty"`
-	Note        string   `json:"note,omitempty"`
-	Region      string   `json:"region,omitempty"` // of the first profile
+	// Token (secret) is for the client to write, where the daemon's user is
+	// another one and can't write for it: then TokenFile is empty.
+	Token   string `json:"token,omitempty"`
+	Expires string `json:"expires,omitempty"`
+	Note    string `json:"note,omitempty"`
+	Region  string `json:"region,omitempty"` // of the first profile
 	// Settings are the first profile's other settings, credentials left
 	// out, for the private config file of exec: lines of the AWS grammar.
 	Settings string `json:"settings,omitempty"`
@@ -428,6 +431,9 @@ type ConsoleParams struct {
 	Duration int64  `json:"duration,omitempty"` // seconds; 0 for AWS's default
 	// SwitchRole asks for that link alone, which takes no credentials.
 	SwitchRole bool `json:"switch_role,omitempty"`
+	// Open says that the client opens the URL itself: it then gets an address
+	// of this machine that sends one browser on, once, within a minute.
+	Open bool `json:"open,omitempty"`
 	SessionPolicy
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -19,8 +20,8 @@ import (
 var ErrRefused = errors.New("refused")
 
 // ErrObsolete is what Ask returns when the question was withdrawn because
-// the link got its credentials by other means. It is a cred.ErrUnavailable:
-// a new try finds them.
+// the link got its credentials by other means, or because another question
+// came in its place. It is a cred.ErrUnavailable: a new try finds them.
 var ErrObsolete = fmt.Errorf("the question is no longer needed: %w", cred.ErrUnavailable)
 
 // Answerer can put a question to a person: a keyfob that waits at a
@@ -87,31 +88,19 @@ type interaction struct {
 	open   int            // prompts that are open now
 	shown  int            // Prompts of it that a person may have seen
 	failed map[*seat]bool // who could not ask it
+	asks   map[*ask]bool  // the calls of Ask that wait for it, as many as Waiting
 	done   chan struct{}  // closed when it is over; then answer and err stand
 	answer cred.Secret
 	err    error
 }
 
+// ask is one call of Ask.
+type ask struct{ ctx context.Context }
+
 // coolDown is why a key is not asked again before a time.
 type coolDown struct {
 	until time.Time
 	why   string
-}
-
-// place is where prompts appear, one at a time.
-type place struct {
-	name  string
-	seats []*seat // in the order in which they were attached
-	busy  bool    // a Prompt runs
-}
-
-// seat is one attached Answerer.
-type seat struct {
-	answerer Answerer
-	keys     map[cred.LinkKey]bool
-	place    *place
-	ctx      context.Context // ends when it is detached
-	prompts  sync.WaitGroup
 }
 
 // NewQueue returns a Queue. It starts nothing.
@@ -140,20 +129,23 @@ func (q *Queue) SetExpiry(d time.Duration) {
 }
 
 // Ask puts the question to whoever is attached for the key, and waits for
-// the answer. Calls with one key are one interaction: the question of the
-// first one is asked, and all get its answer.
+// the answer. Calls with one key and one question (whatever profile it is
+// for) are one interaction, and all get its answer. Another question under
+// the key takes the place of the one before: that is withdrawn where it is
+// shown, as the page that it names may be closed by now.
 //
 // Errors: *cred.InteractionError when nobody is attached (the interaction is
 // then shown by Pending until it expires), when everybody who was attached
 // left, when the person refused, when nobody answered until it expired, and
 // at once while a refusal or an abandoned interaction cools down;
-// ErrObsolete after Cancel; the context's error when that ends first.
+// ErrObsolete after Cancel or another question; the context's error when that ends first.
 func (q *Queue) Ask(ctx context.Context, key cred.LinkKey, question cred.Question) (cred.Secret, error) {
 	if err := ctx.Err(); err != nil {
 		return cred.Secret{}, err
 	}
+	me := &ask{ctx}
 	q.mu.Lock()
-	it, err := q.join(ctx, key, question)
+	it, err := q.join(me, key, question)
 	q.mu.Unlock()
 	if err != nil {
 		return cred.Secret{}, err
@@ -166,7 +158,7 @@ func (q *Queue) Ask(ctx context.Context, key cred.LinkKey, question cred.Questio
 	case <-ctx.Done():
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		it.Waiting--
+		it.unjoin(me)
 		if !it.live {
 			break // it ended at the same moment: its answer is as good
 		}
@@ -187,17 +179,33 @@ func (q *Queue) Ask(ctx context.Context, key cred.LinkKey, question cred.Questio
 
 // join returns the live interaction of key with this call counted as
 // waiting, or why there is none. q.mu is held.
-func (q *Queue) join(ctx context.Context, key cred.LinkKey, question cred.Question) (*interaction, error) {
+func (q *Queue) join(me *ask, key cred.LinkKey, question cred.Question) (*interaction, error) {
+	// Whoever puts another question ends the contexts of the one before
+	// first, so that a call that comes late does not bring that back.
+	if err := me.ctx.Err(); err != nil {
+		return nil, err
+	}
 	now := time.Now()
 	q.tidy(now)
+	nobody := cred.IsUnattended(me.ctx) && opens(question.Kind)
 	it := q.all[key]
-	nobody := cred.IsUnattended(ctx) && opens(question.Kind)
-	if it != nil && it.live && nobody {
-		return nil, q.interactionError(key, question, "nobody is there to answer")
+	if it != nil && it.live {
+		if left, deadline := it.left(); left {
+			q.leave(it, deadline) // before they can say so themselves
+			it = q.all[key]
+		}
 	}
 	if it != nil && it.live {
-		it.Waiting++
-		return it, nil
+		switch {
+		case nobody:
+			return nil, q.interactionError(key, question, "nobody is there to answer")
+		case same(it.Question, question):
+			it.join(me)
+			return it, nil
+		}
+		q.note(it, "another question takes the place of this one")
+		q.end(it, cred.Secret{}, ErrObsolete)
+		it = nil
 	}
 	if it == nil {
 		it = &interaction{Pending: Pending{
@@ -217,7 +225,7 @@ func (q *Queue) join(ctx context.Context, key cred.LinkKey, question cred.Questi
 		return nil, q.interactionError(key, question, "nobody is there to answer")
 	}
 	it.live = true
-	it.Waiting = 1
+	it.join(me)
 	it.shown, it.open, it.failed = 0, 0, nil
 	it.done = make(chan struct{})
 	it.ctx, it.cancel = context.WithCancel(context.Background())
@@ -228,102 +236,44 @@ func (q *Queue) join(ctx context.Context, key cred.LinkKey, question cred.Questi
 	return it, nil
 }
 
-// attended reports whether somebody is attached who could be asked.
-func (q *Queue) attended(it *interaction) bool {
-	for _, p := range q.places {
-		for _, s := range p.seats {
-			if s.keys[it.Key] && !it.failed[s] {
-				return true
-			}
-		}
-	}
-	return false
+// same reports whether two questions are one to a person. For whose profile
+// they are asked makes no difference.
+func same(a, b cred.Question) bool {
+	a.Profile, b.Profile = "", ""
+	choices := slices.Equal(a.Choices, b.Choices)
+	a.Choices, b.Choices = nil, nil
+	return choices && reflect.DeepEqual(a, b)
 }
 
-// dispatch starts the next prompt of a place that shows none: of the oldest
-// live interaction that somebody there can ask. q.mu is held.
-func (q *Queue) dispatch(p *place) {
-	if p.busy {
-		return
+func (it *interaction) join(a *ask) {
+	if it.asks == nil {
+		it.asks = map[*ask]bool{}
 	}
-	for _, it := range q.live {
-		if !time.Now().Before(it.Expires) {
-			continue // a call of Ask is about to say so
-		}
-		for _, s := range p.seats {
-			if !s.keys[it.Key] || it.failed[s] || it.open > 0 && alone(it.Kind) {
-				continue
-			}
-			p.busy = true
-			it.open++
-			it.shown++
-			pending := it.Pending
-			s.prompts.Go(func() { q.prompt(it, pending, s) })
-			return
-		}
-	}
+	it.asks[a] = true
+	it.Waiting = len(it.asks)
 }
 
-// alone reports whether a kind of question is put to one Answerer at a time:
-// each would open a browser of its own.
-func alone(kind string) bool { return kind == cred.AskBrowser || kind == cred.AskSAML }
+func (it *interaction) unjoin(a *ask) {
+	delete(it.asks, a)
+	it.Waiting = len(it.asks)
+}
 
-// prompt runs one Prompt and takes its result.
-func (q *Queue) prompt(it *interaction, pending Pending, s *seat) {
-	ctx, cancel := context.WithDeadline(it.ctx, pending.Expires)
-	stop := context.AfterFunc(s.ctx, cancel)
-	answer, err := s.answerer.Prompt(ctx, pending)
-	stop()
-	cancel()
-
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	s.place.busy = false
-	it.open--
-	defer func() {
-		if alone(pending.Kind) { // the next one to try may be anywhere
-			for _, p := range q.places {
-				q.dispatch(p)
-			}
-		} else {
-			q.dispatch(s.place)
+// left reports whether the contexts of all calls that wait have ended, though
+// the calls have not returned yet, and whether by a deadline.
+func (it *interaction) left() (left, deadline bool) {
+	for a := range it.asks {
+		err := a.ctx.Err()
+		if err == nil {
+			return false, false
 		}
-	}()
-	if !it.live || it.ctx != nil && it.ctx.Err() != nil {
-		return // it is over: what came is dropped
+		deadline = deadline || errors.Is(err, context.DeadlineExceeded)
 	}
-	switch {
-	case err == nil && !answer.IsZero():
-		q.end(it, answer, nil)
-	case err == nil, errors.Is(err, ErrRefused):
-		q.note(it, "a person refused the question")
-		q.startCoolDown(it.Key, "it was refused")
-		q.end(it, cred.Secret{}, q.interactionError(it.Key, it.Question, "it was refused"))
-	case !time.Now().Before(pending.Expires):
-		// a call of Ask is about to say that it expired
-	default:
-		if errors.Is(err, ErrNobody) {
-			it.shown-- // nobody saw it: nothing to cool down from
-		}
-		q.fail(it, s)
-	}
+	return true, deadline
 }
 
 // opens reports whether a question takes a person to a page.
 func opens(kind string) bool {
 	return kind == cred.AskBrowser || kind == cred.AskDevice || kind == cred.AskCode || kind == cred.AskSAML
-}
-
-// fail notes that s can't ask it, and ends it when nobody else can. q.mu is
-// held.
-func (q *Queue) fail(it *interaction, s *seat) {
-	if it.failed == nil {
-		it.failed = map[*seat]bool{}
-	}
-	it.failed[s] = true
-	if it.live && !q.attended(it) {
-		q.abandon(it)
-	}
 }
 
 // abandon ends a live interaction whose people have all left. It stays
@@ -372,64 +322,6 @@ func (q *Queue) record(it *interaction) {
 	p := it.Pending
 	p.Waiting = 0
 	q.all[it.Key] = &interaction{Pending: p}
-}
-
-// Attach says that a can answer the questions of these keys, until detach is
-// called. A question that is being asked now is put to a as well; one that
-// only waits to be asked is not, until the next Ask. detach ends a's prompt,
-// if one is open, and returns after it has; it may be called again, but not
-// from within Prompt.
-func (q *Queue) Attach(keys []cred.LinkKey, a Answerer) (detach func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &seat{answerer: a, keys: make(map[cred.LinkKey]bool, len(keys)), ctx: ctx}
-	for _, k := range keys {
-		s.keys[k] = true
-	}
-	name := ""
-	if p, ok := a.(Placed); ok {
-		name = p.Place()
-	}
-
-	q.mu.Lock()
-	s.place = q.named[name]
-	if name == "" || s.place == nil {
-		s.place = &place{name: name}
-		q.places = append(q.places, s.place)
-		if name != "" {
-			q.named[name] = s.place
-		}
-	}
-	s.place.seats = append(s.place.seats, s)
-	q.dispatch(s.place)
-	q.mu.Unlock()
-
-	var once sync.Once
-	return func() {
-		once.Do(func() {
-			q.mu.Lock()
-			q.unseat(s)
-			q.mu.Unlock()
-			cancel()
-		})
-		s.prompts.Wait()
-	}
-}
-
-// unseat removes s, and ends what nobody else can ask. q.mu is held.
-func (q *Queue) unseat(s *seat) {
-	p := s.place
-	p.seats = slices.DeleteFunc(p.seats, func(other *seat) bool { return other == s })
-	if len(p.seats) == 0 {
-		q.places = slices.DeleteFunc(q.places, func(other *place) bool { return other == p })
-		if q.named[p.name] == p {
-			delete(q.named, p.name)
-		}
-	}
-	for _, it := range slices.Clone(q.live) {
-		if s.keys[it.Key] && !q.attended(it) {
-			q.abandon(it)
-		}
-	}
 }
 
 // Pending returns the interactions that wait for a person, oldest first.

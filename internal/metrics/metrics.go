@@ -33,6 +33,17 @@ type State struct {
 	VaultLocked  bool
 	// AuditFailing: entries of the audit log can't be written now.
 	AuditFailing bool
+	// Collectors are those to whom the audit log's lines go.
+	Collectors Collectors
+}
+
+// Collectors tells of each kind of collector.
+type Collectors struct{ Journal, Syslog, OTLP Collector }
+
+// Collector counts lines. One that is not On is left out.
+type Collector struct {
+	On            bool
+	Sent, Dropped uint64
 }
 
 // Endpoints counts listeners by kind.
@@ -83,7 +94,7 @@ func (r *recorder) Record(e cred.Event) {
 	}
 	if e.Kind == cred.EventHandOut {
 		r.m.handOuts[i].Add(1)
-	} else {
+	} else if e.Kind == cred.EventRefusal {
 		r.m.refusals[i].Add(1)
 	}
 	if r.next != nil {
@@ -131,6 +142,25 @@ func (w *writer) state(s *State) {
 	w.sample("keyfob_endpoints", float64(s.Endpoints.Container), "kind", cred.ViaContainer)
 	w.gauge("keyfob_vault_locked", "1 while the vault is locked.", bit(s.VaultLocked))
 	w.gauge("keyfob_audit_failing", "1 while the audit log can't be written.", bit(s.AuditFailing))
+	w.collectors("keyfob_audit_forwarded_total", "Lines of the audit log that a collector was sent, by its kind.", &s.Collectors, func(c *Collector) uint64 { return c.Sent })
+	w.collectors("keyfob_audit_dropped_total", "Lines of the audit log that did not reach a collector and will not, by its kind.", &s.Collectors, func(c *Collector) uint64 { return c.Dropped })
+}
+
+func (w *writer) collectors(name, help string, all *Collectors, of func(*Collector) uint64) {
+	first := true
+	for _, c := range []struct {
+		kind string
+		*Collector
+	}{{"journal", &all.Journal}, {"syslog", &all.Syslog}, {"otlp", &all.OTLP}} {
+		if !c.On {
+			continue
+		}
+		if first {
+			w.family(name, "counter", help)
+			first = false
+		}
+		w.count(name, of(c.Collector), "collector", c.kind)
+	}
 }
 
 // process tells of this process, by the names that Prometheus's own clients

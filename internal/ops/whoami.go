@@ -48,7 +48,17 @@ type Identity struct {
 	Root      bool // the account's root user
 	// Warnings are sentences without a full stop; never nil.
 	Warnings []string
+	// Kinds says of each of Warnings what it is about: WarnRoot, …
+	Kinds []string
 }
+
+// The kinds of warnings about an identity.
+const (
+	WarnRoot     = "root"     // the keys are an account's root user's
+	WarnKeyAge   = "key-age"  // the keys that are used are old
+	WarnOtherKey = "keys"     // another key of the user is old
+	WarnNoMFA    = "mfa-none" // the user has no MFA device
+)
 
 // Whoami asks AWS whose credentials a profile hands out, and looks for what
 // is wrong with the user behind them: a root user, keys older than 90 days, no
@@ -74,7 +84,7 @@ func (d Deps) Whoami(ctx context.Context, r WhoamiRequest) (Identity, error) {
 		return Identity{}, failure
 	}
 	out.Alias = look.alias
-	out.Warnings = append(out.Warnings, look.warnings(r, out, time.Now())...)
+	look.warnings(r, &out, time.Now())
 	return out, nil
 }
 
@@ -194,14 +204,17 @@ func (d Deps) unseen(r WhoamiRequest, what string, err error) {
 	}
 }
 
+func (i *Identity) warn(kind, text string) {
+	i.Warnings, i.Kinds = append(i.Warnings, text), append(i.Kinds, kind)
+}
+
 // warnings makes sentences of what was seen.
-func (l *looks) warnings(r WhoamiRequest, who Identity, now time.Time) []string {
-	var out []string
+func (l *looks) warnings(r WhoamiRequest, who *Identity, now time.Time) {
 	user := "the user of the access key " + l.keyID
 	switch {
 	case who.Root:
 		user = "the root user of account " + who.AccountID
-		out = append(out, r.Profile+" has the keys of "+user+": make an IAM user or a role for daily work, and delete them")
+		who.warn(WarnRoot, r.Profile+" has the keys of "+user+": make an IAM user or a role for daily work, and delete them")
 	case IsUser(r.Chain):
 		if name := userOf(who.ARN); name != "" {
 			user = "user " + name
@@ -219,20 +232,18 @@ func (l *looks) warnings(r WhoamiRequest, who Identity, now time.Time) []string 
 		if age := now.Sub(*k.CreateDate); age > oldKey {
 			text := fmt.Sprintf("the access key %s of %s is %d days old", id, user, int(age.Hours()/24))
 			if id == l.keyID {
-				text += ": keyfob rotate " + r.Chain[0].Profile
+				who.warn(WarnKeyAge, text+": keyfob rotate "+r.Chain[0].Profile)
 			} else {
-				text += ", and " + r.Chain[0].Profile + " does not use it: delete it where nothing else does"
+				who.warn(WarnOtherKey, text+", and "+r.Chain[0].Profile+" does not use it: delete it where nothing else does")
 			}
-			out = append(out, text)
 		}
 	}
 	if age := now.Sub(r.KeysAdded); !told && l.keyID != "" && !r.KeysAdded.IsZero() && age > oldKey {
-		out = append(out, fmt.Sprintf("the access key %s has been in the vault for %d days: keyfob rotate %s", l.keyID, int(age.Hours()/24), r.Chain[0].Profile))
+		who.warn(WarnKeyAge, fmt.Sprintf("the access key %s has been in the vault for %d days: keyfob rotate %s", l.keyID, int(age.Hours()/24), r.Chain[0].Profile))
 	}
 	if l.devices && l.noMFA {
-		out = append(out, user+" has no MFA device")
+		who.warn(WarnNoMFA, user+" has no MFA device")
 	}
-	return out
 }
 
 // userOf is the name in the ARN of an IAM user, "" for another.

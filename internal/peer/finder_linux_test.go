@@ -120,13 +120,12 @@ func TestProgramByTheLongWays(t *testing.T) {
 	}
 	cmd := client(t, l, nil)
 	sock := socketOf(t, r, accept(t, l))
-	want := "socket:[" + strconv.FormatUint(uint64(sock.inode), 10) + "]"
 	u := &owner{uid: sock.uid}
 	defer func() {
 		u.turn = make(chan struct{}, 1)
 		u.forget()
 	}()
-	p, err := u.everywhere(t.Context(), r.sys.home, sock.inode, want)
+	p, err := u.everywhere(t.Context(), r.sys.home, sock.inode)
 	if err != nil || p.PID != cmd.Process.Pid {
 		t.Errorf("%+v, %v", p, err)
 	}

@@ -20,7 +20,12 @@ func procPath(pid int, name string) string {
 // which would register the file with the poller: this is done for every
 // connection of the control socket.
 func readProc(path string, buf []byte) ([]byte, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	return readProcAt(unix.AT_FDCWD, path, buf)
+}
+
+// readProcAt is readProc from the directory dir on.
+func readProcAt(dir int, path string, buf []byte) ([]byte, error) {
+	fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -45,8 +50,12 @@ type stat struct {
 }
 
 func readStat(pid int) (stat, error) {
+	return readStatAt(unix.AT_FDCWD, procPath(pid, "stat"))
+}
+
+func readStatAt(dir int, path string) (stat, error) {
 	var buf [1024]byte
-	b, err := readProc(procPath(pid, "stat"), buf[:])
+	b, err := readProcAt(dir, path, buf[:])
 	if err != nil {
 		return stat{}, err
 	}
@@ -93,11 +102,16 @@ func parseStat(b []byte) (stat, error) {
 // appends: it is kept, so that no rule takes it for the file that is there now.
 func exe(pid int) string {
 	var buf [unix.PathMax]byte
-	n, err := unix.Readlink(procPath(pid, "exe"), buf[:])
+	return string(exeAt(unix.AT_FDCWD, procPath(pid, "exe"), buf[:]))
+}
+
+// exeAt is exe by a descriptor and a path, in buf.
+func exeAt(dir int, path string, buf []byte) []byte {
+	n, err := unix.Readlinkat(dir, path, buf)
 	if err != nil || n >= len(buf) {
-		return ""
+		return nil
 	}
-	return string(buf[:n])
+	return buf[:n]
 }
 
 // namespaces are those in which a caller must be at home: the user namespace
@@ -107,12 +121,14 @@ type namespaces [3]struct{ dev, ino uint64 }
 
 var namespaceNames = [3]string{"user", "pid", "mnt"}
 
-func readNamespaces(dir string) (namespaces, error) {
+// readNamespaces reads those of a process: the path of its ns directory, from
+// the directory dir on.
+func readNamespaces(dir int, path string) (namespaces, error) {
 	var ns namespaces
 	for i, name := range namespaceNames {
 		var st unix.Stat_t
-		path := dir + "/ns/" + name
-		if err := unix.Stat(path, &st); err != nil {
+		path := path + "/" + name
+		if err := unix.Fstatat(dir, path, &st, 0); err != nil {
 			return ns, &os.PathError{Op: "stat", Path: path, Err: err}
 		}
 		ns[i].dev, ns[i].ino = uint64(st.Dev), st.Ino
@@ -141,7 +157,7 @@ func (h *home) load() error {
 			h.err = unidentified("/proc is that of another pid namespace")
 			return
 		}
-		if h.ns, err = readNamespaces("/proc/self"); err != nil {
+		if h.ns, err = readNamespaces(unix.AT_FDCWD, "/proc/self/ns"); err != nil {
 			h.err = unidentified("cannot tell the own namespaces: %w", err)
 			return
 		}
@@ -150,7 +166,7 @@ func (h *home) load() error {
 		// one of PID 1. To read that of another user's process takes
 		// CAP_SYS_PTRACE; a process without it has no sandbox of that kind,
 		// or knows nobody.
-		if ns, err := readNamespaces("/proc/1"); err == nil {
+		if ns, err := readNamespaces(unix.AT_FDCWD, "/proc/1/ns"); err == nil {
 			h.outside = ns
 		}
 		h.overflow = 65534
@@ -174,12 +190,12 @@ func (h *home) user(uid uint32) (string, error) {
 	return strconv.FormatUint(uint64(uid), 10), nil
 }
 
-// same says whether pid lives in the namespaces of this process; the mount
+// same says whether a process lives in the namespaces of this one; the mount
 // namespace may also be that of PID 1, if PID 1 shares the other two with this
 // process. To look at another user's process takes CAP_SYS_PTRACE; without
-// it the answer is no.
-func (h *home) same(pid int) error {
-	ns, err := readNamespaces("/proc/" + strconv.Itoa(pid))
+// it the answer is no. Its ns directory is at path, from the directory dir on.
+func (h *home) same(dir int, path string) error {
+	ns, err := readNamespaces(dir, path)
 	if err != nil {
 		return unidentified("cannot tell its namespaces: %w", err)
 	}

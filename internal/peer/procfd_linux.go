@@ -13,14 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func linkIs(pid, fd int, want string) bool {
-	var buf [64]byte
-	n, err := unix.Readlink(fdPath(pid, fd), buf[:])
-	return err == nil && string(buf[:n]) == want
-}
-
-func fdPath(pid, fd int) string {
-	return "/proc/" + strconv.Itoa(pid) + "/fd/" + strconv.Itoa(fd)
+// holds reports whether the process whose directory of descriptors dir is has
+// this socket as fd.
+func holds(dir, fd int, inode uint32) bool {
+	at, ok := socketAt(dir, strconv.Itoa(fd))
+	return ok && at == inode
 }
 
 // isProcess reports whether the number is a process's and not a thread's

@@ -52,7 +52,7 @@ type owner struct {
 	uid  uint32
 	turn chan struct{} // of one place: held while what follows is used
 
-	names  []byte   // a buffer for names of descriptors
+	buf    []byte   // for what is read of /proc: a goroutine's stack would have to grow for it
 	gone   bool     // nothing is remembered any more
 	recent []*known // last found first
 	seen   map[uint32]sighting
@@ -60,10 +60,12 @@ type owner struct {
 	rest   time.Time // until when no other begins
 }
 
-// known is a process that was found.
+// known is a process that was found. What is read from its directory on is read
+// of that process, whoever has its number by now, and of nobody once it has
+// ended (proc(5)).
 type known struct {
 	Process
-	pidfd   int       // -1 where the kernel has none
+	dir     int       // a descriptor of /proc/PID/fd: what is looked at most is there
 	home    time.Time // when its namespaces were compared
 	guesses []int     // descriptors
 	size    int       // how many it had
@@ -147,6 +149,24 @@ func (f *finder) find(ctx context.Context, sock socket) (Process, error) {
 	}
 }
 
+// quick is find where the socket is at once found where this user's sockets
+// were found last; ok is false where it is not, and where it takes waiting.
+func (f *finder) quick(sock socket) (p Process, ok bool, err error) {
+	u := f.user(sock.uid)
+	select {
+	case u.turn <- struct{}{}:
+	default:
+		return Process{}, false, nil
+	}
+	defer func() { <-u.turn }()
+	k, fd := u.guess(sock.inode)
+	if k == nil {
+		return Process{}, false, nil
+	}
+	p, err = u.again(f.home, k, fd, sock.inode)
+	return p, err != errAbsent, err
+}
+
 var (
 	errRest   = errors.New("a search through all processes has to wait")
 	errAbsent = errors.New("it does not hold the socket")
@@ -158,20 +178,15 @@ func (u *owner) look(ctx context.Context, h *home, inode uint32, asked time.Time
 	if err := ctx.Err(); err != nil {
 		return Process{}, err
 	}
-	want := "socket:[" + strconv.FormatUint(uint64(inode), 10) + "]"
 	now := time.Now()
 	if s, ok := u.seen[inode]; ok && now.Sub(s.at) < findTrust {
-		if p, err := u.take(h, s.pid, s.fd, want); err != errAbsent {
+		if p, err := u.take(h, s.pid, s.fd, inode); err != errAbsent {
 			return p, err
 		}
 	}
-	for _, k := range slices.Clone(u.recent) {
-		for _, fd := range k.guesses {
-			if linkIs(k.PID, fd, want) {
-				if p, err := u.again(h, k, fd); err != errAbsent {
-					return p, err
-				}
-			}
+	if k, fd := u.guess(inode); k != nil {
+		if p, err := u.again(h, k, fd, inode); err != errAbsent {
+			return p, err
 		}
 	}
 	for _, k := range slices.Clone(u.recent) {
@@ -179,7 +194,7 @@ func (u *owner) look(ctx context.Context, h *home, inode uint32, asked time.Time
 		if k.size <= findSmall {
 			look = u.through
 		}
-		if p, err := look(h, k.PID, inode, want); err != errAbsent {
+		if p, err := look(h, k.PID, inode); err != errAbsent {
 			return p, err
 		}
 	}
@@ -189,7 +204,7 @@ func (u *owner) look(ctx context.Context, h *home, inode uint32, asked time.Time
 			continue
 		}
 		if uid, ok := ownerOf(pid); ok && uid == u.uid {
-			if p, err := u.through(h, pid, inode, want); err != errAbsent {
+			if p, err := u.through(h, pid, inode); err != errAbsent {
 				return p, err
 			}
 		}
@@ -200,11 +215,11 @@ func (u *owner) look(ctx context.Context, h *home, inode uint32, asked time.Time
 	case time.Now().Before(u.rest):
 		return Process{}, errRest
 	}
-	return u.everywhere(ctx, h, inode, want)
+	return u.everywhere(ctx, h, inode)
 }
 
 // everywhere looks through all processes, first those of the user.
-func (u *owner) everywhere(ctx context.Context, h *home, inode uint32, want string) (Process, error) {
+func (u *owner) everywhere(ctx context.Context, h *home, inode uint32) (Process, error) {
 	began := time.Now()
 	defer func() { u.rest = time.Now().Add(min(findRest*time.Since(began), findMaxRest)) }()
 	pids, err := processes()
@@ -222,7 +237,7 @@ func (u *owner) everywhere(ctx context.Context, h *home, inode uint32, want stri
 			others = append(others, pid)
 			continue
 		}
-		if p, err := u.through(h, pid, inode, want); err != errAbsent {
+		if p, err := u.through(h, pid, inode); err != errAbsent {
 			return p, err
 		}
 	}
@@ -230,7 +245,7 @@ func (u *owner) everywhere(ctx context.Context, h *home, inode uint32, want stri
 		if err := ctx.Err(); err != nil {
 			return Process{}, err
 		}
-		if p, err := u.through(h, pid, inode, want); err != errAbsent {
+		if p, err := u.through(h, pid, inode); err != errAbsent {
 			return p, err
 		}
 	}
@@ -240,7 +255,7 @@ func (u *owner) everywhere(ctx context.Context, h *home, inode uint32, want stri
 
 // around looks at a known process's descriptors around the one that was
 // found last.
-func (u *owner) around(h *home, pid int, inode uint32, want string) (Process, error) {
+func (u *owner) around(h *home, pid int, inode uint32) (Process, error) {
 	k := u.known(pid)
 	if k == nil || len(k.guesses) == 0 {
 		return Process{}, errAbsent
@@ -248,8 +263,8 @@ func (u *owner) around(h *home, pid int, inode uint32, want string) (Process, er
 	now := time.Now()
 	last := k.guesses[0]
 	for fd := max(last-findBefore, 0); fd <= last+findAfter; fd++ {
-		if at, ok := socketAt(unix.AT_FDCWD, fdPath(pid, fd)); ok && at == inode {
-			if p, err := u.take(h, pid, fd, want); err != errAbsent {
+		if at, ok := socketAt(k.dir, strconv.Itoa(fd)); ok && at == inode {
+			if p, err := u.take(h, pid, fd, inode); err != errAbsent {
 				return p, err
 			}
 		} else if ok {
@@ -260,23 +275,21 @@ func (u *owner) around(h *home, pid int, inode uint32, want string) (Process, er
 }
 
 // through looks through a process's descriptors for the socket.
-func (u *owner) through(h *home, pid int, inode uint32, want string) (Process, error) {
+func (u *owner) through(h *home, pid int, inode uint32) (Process, error) {
 	dir, err := unix.Open(procPath(pid, "fd"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Process{}, errAbsent
 	}
 	defer unix.Close(dir)
-	if u.names == nil {
-		u.names = make([]byte, 32<<10)
-	}
+	buf := u.buffer()
 	now := time.Now()
 	found, passed := -1, 0
 	for found < 0 || passed < findSmall {
-		n, err := ignoringEINTR(func() (int, error) { return unix.Getdents(dir, u.names) })
+		n, err := ignoringEINTR(func() (int, error) { return unix.Getdents(dir, buf) })
 		if n <= 0 || err != nil {
 			break
 		}
-		for name := range dirNames(u.names[:n]) {
+		for name := range dirNames(buf[:n]) {
 			fd, ok := decimal(name)
 			if !ok {
 				continue // . and ..
@@ -295,7 +308,7 @@ func (u *owner) through(h *home, pid int, inode uint32, want string) (Process, e
 	if found < 0 {
 		return Process{}, errAbsent
 	}
-	p, err := u.take(h, pid, found, want)
+	p, err := u.take(h, pid, found, inode)
 	if k := u.known(pid); k != nil {
 		k.size = passed
 	}
@@ -317,59 +330,69 @@ func (u *owner) note(inode uint32, s sighting) {
 // take makes sure that pid, which was seen to hold the socket as its
 // descriptor fd, is one process that holds it now, and returns it. errAbsent
 // when that is not so.
-func (u *owner) take(h *home, pid, fd int, want string) (Process, error) {
+func (u *owner) take(h *home, pid, fd int, inode uint32) (Process, error) {
 	k := u.known(pid)
 	if k != nil && !k.alive() { // the number is another's by now
-		u.recent = slices.DeleteFunc(u.recent, func(o *known) bool { return o == k })
-		k.close()
+		u.drop(k)
 		k = nil
 	}
 	if k == nil {
-		s, err := readStat(pid)
+		dir, err := unix.Open(procPath(pid, "fd"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return Process{}, errAbsent
 		}
-		// A pidfd is the process that has the number now: the one that was
-		// looked at if its start time is the same afterwards.
-		k = &known{Process: Process{PID: pid, Start: s.start}, pidfd: -1, size: findSmall}
-		if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
-			k.pidfd = pidfd
-		}
-		if s, err := readStat(pid); err != nil || s.start != k.Start {
+		k = &known{Process: Process{PID: pid}, dir: dir, size: findSmall}
+		s, err := k.stat()
+		if err != nil {
 			k.close()
 			return Process{}, errAbsent
 		}
+		k.Start = s.start
 	}
-	if !linkIs(pid, fd, want) {
+	if !holds(k.dir, fd, inode) {
 		if u.known(pid) == nil {
 			k.close()
 		}
 		return Process{}, errAbsent
 	}
-	return u.again(h, k, fd)
+	return u.again(h, k, fd, inode)
+}
+
+// guess looks at the descriptors at which the user's sockets were found last.
+func (u *owner) guess(inode uint32) (*known, int) {
+	for _, k := range u.recent {
+		for _, fd := range k.guesses {
+			if holds(k.dir, fd, inode) {
+				return k, fd
+			}
+		}
+	}
+	return nil, 0
 }
 
 // again returns a process that was just seen to hold the socket as its
-// descriptor fd, with what may have changed of it. errAbsent when it has
-// ended: then what was seen may have been another's.
-func (u *owner) again(h *home, k *known, fd int) (Process, error) {
-	p := k.Process
-	p.Exe = exe(k.PID)
-	var foreign error
-	if now := time.Now(); now.Sub(k.home) >= findTrust {
-		if foreign = h.same(k.PID); foreign == nil {
-			k.home = now
-		}
+// descriptor fd, with what may have changed of it. errAbsent when it does not
+// hold it any more.
+func (u *owner) again(h *home, k *known, fd int, inode uint32) (Process, error) {
+	if now := exeAt(k.dir, "../exe", u.buffer()[:unix.PathMax]); string(now) != k.Exe {
+		k.Exe = string(now)
 	}
-	u.recent = slices.DeleteFunc(u.recent, func(o *known) bool { return o == k })
-	switch {
-	case !k.alive():
-		k.close()
+	if k.Exe == "" && !holds(k.dir, fd, inode) { // it has ended
+		u.drop(k)
 		return Process{}, errAbsent
-	case foreign != nil:
-		k.close()
-		return Process{}, foreign
-	case u.gone:
+	}
+	if now := time.Now(); now.Sub(k.home) >= findTrust {
+		if err := h.same(k.dir, "../ns"); err != nil {
+			if !holds(k.dir, fd, inode) { // it has ended
+				err = errAbsent
+			}
+			u.drop(k)
+			return Process{}, err
+		}
+		k.home = now
+	}
+	p := k.Process
+	if u.gone {
 		k.close()
 		return p, nil
 	}
@@ -378,6 +401,9 @@ func (u *owner) again(h *home, k *known, fd int) (Process, error) {
 	}
 	k.guesses = slices.Insert(k.guesses, 0, fd)
 	k.guesses = k.guesses[:min(len(k.guesses), findGuesses)]
+	if i := slices.Index(u.recent, k); i >= 0 {
+		u.recent = slices.Delete(u.recent, i, i+1)
+	}
 	u.recent = slices.Insert(u.recent, 0, k)
 	if len(u.recent) > findRecent {
 		u.recent[findRecent].close()
@@ -395,18 +421,26 @@ func (u *owner) known(pid int) *known {
 	return nil
 }
 
-func (k *known) close() {
-	if k.pidfd >= 0 {
-		_ = unix.Close(k.pidfd)
-	}
+// drop forgets k, which may be new.
+func (u *owner) drop(k *known) {
+	u.recent = slices.DeleteFunc(u.recent, func(o *known) bool { return o == k })
+	k.close()
 }
 
-// alive reports whether the process still runs under its number.
-func (k *known) alive() bool {
-	if k.pidfd >= 0 {
-		ended, err := hasEnded(k.pidfd)
-		return err == nil && !ended
+func (u *owner) buffer() []byte {
+	if u.buf == nil {
+		u.buf = make([]byte, 32<<10)
 	}
-	s, err := readStat(k.PID)
-	return err == nil && s.start == k.Start
+	return u.buf
+}
+
+func (k *known) close() { _ = unix.Close(k.dir) }
+
+func (k *known) stat() (stat, error) { return readStatAt(k.dir, "../stat") }
+
+// alive reports whether the number is still that of this process: it runs, or
+// its end has not been asked for yet.
+func (k *known) alive() bool {
+	_, err := k.stat()
+	return err == nil
 }

@@ -48,7 +48,8 @@ func (s system) ofTCP(c *net.TCPConn) (Caller, error) {
 		return Caller{}, err
 	}
 	find := func(ctx context.Context) (Process, error) { return s.finder.find(ctx, sock) }
-	return Caller{UID: uid, Via: ViaTCP, behind: &behind{find: find}}, nil
+	quick := func() (Process, bool, error) { return s.finder.quick(sock) }
+	return Caller{UID: uid, Via: ViaTCP, behind: &behind{find: find, quick: quick}}, nil
 }
 
 // socket is what inet_diag tells of one.

@@ -73,7 +73,7 @@ func (s system) ofUnix(c *net.UnixConn) (Caller, error) {
 	if err != nil {
 		return Caller{}, unidentified("cannot read its process: %w", err)
 	}
-	if err := s.home.same(pid); err != nil {
+	if err := s.home.same(unix.AT_FDCWD, procPath(pid, "ns")); err != nil {
 		return Caller{}, err
 	}
 	// All of this was read by number. With a pidfd it is certain that it was

@@ -92,20 +92,25 @@ func (in *Inherited) Control(path string) net.Listener {
 }
 
 // TCP returns the listener at address, an "address:port", which belongs to
-// the caller from then on; nil where none was handed over.
+// the caller from then on; nil where none was handed over. For port 80 of a
+// metadata address it asks the service that link-local made for a person's
+// own daemon, also where in is nil.
 func (in *Inherited) TCP(address string) net.Listener {
 	want, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return nil
 	}
-	return in.take(func(h inherited) bool {
+	if l := in.take(func(h inherited) bool {
 		a, ok := h.listener.Addr().(*net.TCPAddr)
 		if !ok {
 			return false
 		}
 		have := a.AddrPort()
 		return have.Port() == want.Port() && have.Addr().Unmap() == want.Addr().Unmap()
-	})
+	}); l != nil {
+		return l
+	}
+	return handedOver(want)
 }
 
 // Rest names the listeners that nobody took: settings and units differ.

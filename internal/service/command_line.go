@@ -10,19 +10,25 @@ import (
 
 // Usage is how the commands of Main are written.
 const Usage = `usage: keyfobd service install [--system] [--dry-run] [--force] [--passphrase-credential FILE]
-       keyfobd service uninstall [--system] [--dry-run] [--force]
+       keyfobd service uninstall [--system] [--dry-run] [--force] [--purge]
        keyfobd service start|stop|restart [--system]
        keyfobd service status [--system] [--json]
        keyfobd service logs [--system] [--lines N] [--follow]
 `
 
 // UsageError is a command that can't be understood: exit code 2.
-type UsageError struct{ Text string }
+type UsageError struct {
+	Text string
+	Help string // "" is that of the service
+}
 
 func (e *UsageError) Error() string { return e.Text }
 
 // Hint says how it is written.
 func (e *UsageError) Hint() string {
+	if e.Help != "" {
+		return e.Help
+	}
 	return "keyfobd service install|uninstall|start|stop|restart|status|logs"
 }
 
@@ -31,6 +37,9 @@ func (e *UsageError) Hint() string {
 // stderr before it is done, and on stdout by --dry-run. Errors: *UsageError,
 // *Error, or those of stdout.
 func Main(ctx context.Context, c Config, args []string, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "link-local" {
+		return linkLocalMain(ctx, c, args[1:], stdout, stderr)
+	}
 	var verb string
 	var dry, asJSON bool
 	o := LogOptions{}
@@ -55,6 +64,8 @@ func Main(ctx context.Context, c Config, args []string, stdout, stderr io.Writer
 			dry = true
 		case "--force":
 			c.Force = true
+		case "--purge":
+			c.Purge = true
 		case "--json":
 			asJSON = true
 		case "--follow", "-f":

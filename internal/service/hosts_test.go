@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -205,5 +206,114 @@ func TestTaskFileIsUTF16(t *testing.T) {
 	b := utf16LE("a\nü")
 	if want := []byte{0xff, 0xfe, 'a', 0, '\r', 0, '\n', 0, 0xfc, 0}; !bytes.Equal(b, want) || binary.LittleEndian.Uint16(b) != 0xfeff {
 		t.Errorf("% x", b)
+	}
+}
+
+// What enable wrote tells what was enabled, on every platform.
+func TestLinkLocalFilesAreReadBack(t *testing.T) {
+	both := []netip.Addr{netip.MustParseAddr(metadataIPv4), netip.MustParseAddr(metadataIPv6)}
+	for _, forUser := range []string{"", "alice", "o'neil"} {
+		c := Config{Program: "/usr/bin/keyfobd", System: true}
+		for name, text := range map[string]string{"openrc": c.linkLocalOpenRCText(both, forUser, true), "launchd": c.linkLocalPlist(both, forUser, false)} {
+			if forUser == "o'neil" && name == "openrc" {
+				continue // no shell quotes it so that words can be read back, and no system has such a user
+			}
+			who, addrs := wordsOf(text)
+			if want := strings.ReplaceAll(forUser, "'", "&#39;"); who != want || !slices.Equal(addrs, both) {
+				t.Errorf("%s: read %q %v of\n%s", name, who, addrs, text)
+			}
+			if ours, untouched := madeBy(text); !ours || !untouched {
+				t.Errorf("%s is not known as ours", name)
+			}
+		}
+	}
+}
+
+func TestLinkLocalOpenRC(t *testing.T) {
+	const fake = `#!/bin/sh
+echo "${0##*/} $*" >>"$STATE/log"
+case "${0##*/} $*" in
+"rc-service keyfob-link-local status") [ -e "$STATE/active" ] || exit 3 ;;
+"rc-service keyfob-link-local start") touch "$STATE/active" ;;
+"rc-service keyfob-link-local stop") rm -f "$STATE/active" ;;
+"rc-update add keyfob-link-local default") mkdir -p "$UNITS/etc/runlevels/default"; touch "$UNITS/etc/runlevels/default/keyfob-link-local" ;;
+"rc-update delete keyfob-link-local default") rm -rf "$UNITS/etc/runlevels" ;;
+esac
+exit 0
+`
+	w := newWorld(t, true)
+	w.become("openrc", map[string]string{"rc-service": fake, "rc-update": fake})
+	c := LinkLocalConfig{Config: w.c, User: "root", IPv4Only: true}
+	c.Force = true
+	c.System = false
+	l, err := newLinkLocal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := func() []string {
+		return slices.DeleteFunc(w.log(), func(l string) bool { return strings.HasSuffix(l, "status") })
+	}
+	p, err := l.planEnable(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := told(); !slices.Equal(got, []string{"rc-update add keyfob-link-local default", "rc-service keyfob-link-local start"}) {
+		t.Errorf("told %q", got)
+	}
+	if was, err := l.host.standing(); err != nil || !was.is || was.forUser != "root" {
+		t.Errorf("%+v, %v", was, err)
+	}
+	if p, err := l.planEnable(t.Context(), nil); err != nil || !p.Empty() {
+		t.Errorf("a second enable: %v %v", p, err)
+	}
+	if p, err = l.planDisable(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.runAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := told(); !slices.Equal(got, []string{"rc-service keyfob-link-local stop", "rc-update delete keyfob-link-local default"}) {
+		t.Errorf("told %q", got)
+	}
+	if left := w.files(); len(left) != 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+func TestLinkLocalLaunchd(t *testing.T) {
+	w := newWorld(t, true)
+	w.become("launchd", map[string]string{"launchctl": strings.ReplaceAll(fakeLaunchctl, "gui/1234/org.keyfob.keyfobd", "system/org.keyfob.link-local")})
+	c := LinkLocalConfig{Config: w.c, User: "root", IPv4Only: true}
+	c.Force = true
+	c.System = false
+	l, err := newLinkLocal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := l.planEnable(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	plist := filepath.Join(w.root, "Library/LaunchDaemons/org.keyfob.link-local.plist")
+	if got := w.told(); !slices.Equal(got, []string{"enable system/org.keyfob.link-local", "bootstrap system " + plist}) {
+		t.Errorf("told %q", got)
+	}
+	if p, err = l.planDisable(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.runAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.told(); !slices.Equal(got, []string{"bootout system/org.keyfob.link-local"}) {
+		t.Errorf("told %q", got)
+	}
+	if left := w.files(); len(left) != 0 {
+		t.Errorf("left: %q", left)
 	}
 }

@@ -128,7 +128,6 @@ func (o *openrc) uninstall(ctx context.Context) (Plan, error) {
 		p.Steps = append(p.Steps, o.step("rc-update", "delete", Name, "default"))
 	}
 	p.Steps = append(p.Steps, removals...)
-	p.Notes = append(p.Notes, "/var/lib/keyfob, /etc/keyfob and the user "+SystemUser+" stay")
 	return p, nil
 }
 

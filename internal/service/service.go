@@ -34,12 +34,16 @@ type Config struct {
 	Args []string
 	// Socket is the control socket, for socket activation; "" is the usual.
 	Socket string
-	// Env are variables KEY=value for the daemon, such as PATH, which
-	// service managers set to little.
+	// Env are variables KEY=value for the daemon.
 	Env []string
 	// PassphraseCredential is a file that systemd-creds encrypted with the
 	// name keyfob.passphrase: the system service unlocks its vault with it.
 	PassphraseCredential string
+	// Path is the person's search path for programs, for their own daemon:
+	// service managers set one to little. "" leaves it to them.
+	Path string
+	// Purge has uninstall remove the machine's data, settings and user too.
+	Purge bool
 	// Force overwrites and removes files of ours that were edited by hand.
 	Force bool
 	// MakeRoom is called before a service starts that did not run: whoever
@@ -197,13 +201,21 @@ func (m *Manager) PlanInstall(ctx context.Context) (Plan, error) {
 func (m *Manager) Install(ctx context.Context, p Plan) error { return p.run(ctx) }
 
 // PlanUninstall returns what Uninstall would do: it removes the files that
-// Install wrote, and nothing of the daemon's data and settings. An empty
-// plan means that nothing is installed.
+// Install wrote, and nothing of the daemon's data and settings but with
+// Purge. An empty plan means that nothing is installed.
 func (m *Manager) PlanUninstall(ctx context.Context) (Plan, error) {
 	if err := m.privilege("uninstall"); err != nil {
 		return Plan{}, err
 	}
-	return m.host.uninstall(ctx)
+	if m.c.Purge && !m.c.System {
+		return Plan{}, fail("keyfob service uninstall without --purge, then remove the directories that it names", "cannot purge a person's own vault: it may hold the only copy of a key")
+	}
+	p, err := m.host.uninstall(ctx)
+	if err != nil {
+		return Plan{}, err
+	}
+	m.leftovers(&p)
+	return p, nil
 }
 
 // Uninstall does a plan of PlanUninstall. It goes on over a step that fails

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,6 +35,7 @@ func packagingFiles(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	windows := Config{Program: `C:\Program Files\keyfob\keyfobd.exe`}
+	both := []netip.Addr{netip.MustParseAddr(metadataIPv4), netip.MustParseAddr(metadataIPv6)}
 	return map[string]string{
 		"systemd/system/keyfob.service":                   system.unitText(),
 		"systemd/system/keyfob.socket":                    system.socketText(),
@@ -42,9 +44,18 @@ func packagingFiles(t *testing.T) map[string]string {
 		"systemd/user/keyfob.socket":                      user.socketText(),
 		"systemd/sysusers.conf":                           render("sysusers.conf", nil),
 		"openrc/keyfob":                                   system.openrcText(),
-		"launchd/agent.plist":                             agent,
-		"launchd/daemon.plist":                            daemon,
-		"windows/logon-task.xml":                          windows.taskText("S-1-5-21-1-2-3-1001"),
+		// What keyfob link-local enable writes; no package installs it.
+		"systemd/link-local/keyfob-link-local.service":  system.linkLocalUnitText(both, false),
+		"systemd/link-local/machine/keyfob-imds.socket": system.imdsSocketText(both, ""),
+		"systemd/link-local/person/keyfob-imds.socket":  system.imdsSocketText(both, "alice"),
+		"systemd/link-local/person/keyfob-imds.service": system.handOverText("alice"),
+		"openrc/link-local/machine/keyfob-link-local":   system.linkLocalOpenRCText(both, "", false),
+		"openrc/link-local/person/keyfob-link-local":    system.linkLocalOpenRCText(both, "alice", false),
+		"launchd/link-local/machine.plist":              macSystem.linkLocalPlist(both, "", false),
+		"launchd/link-local/person.plist":               macSystem.linkLocalPlist(both, "alice", false),
+		"launchd/agent.plist":                           agent,
+		"launchd/daemon.plist":                          daemon,
+		"windows/logon-task.xml":                        windows.taskText("S-1-5-21-1-2-3-1001"),
 	}
 }
 
@@ -52,7 +63,7 @@ func TestPackagingFilesAreTheTemplates(t *testing.T) {
 	for name, want := range packagingFiles(t) {
 		path := filepath.Join("..", "..", "packaging", filepath.FromSlash(name))
 		if strings.Contains(want, "@") && !strings.Contains(name, "passphrase") {
-			for _, at := range []string{"@EXEC@", "@KEYFOBD@", "@SOCKET@", "@ARGS@", "@LABEL@", "@ENV@", "@LOG@"} {
+			for _, at := range []string{"@EXEC@", "@KEYFOBD@", "@SOCKET@", "@ARGS@", "@LABEL@", "@ENV@", "@LOG@", "@LISTEN@", "@WHOSE@", "@EXECSTOP@"} {
 				if strings.Contains(want, at) {
 					t.Errorf("%s: %s is not filled in", name, at)
 				}

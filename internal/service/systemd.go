@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const (
@@ -176,9 +177,9 @@ func (s *systemd) install(ctx context.Context) (Plan, error) {
 		p.Steps = append(p.Steps, s.step("daemon-reload"))
 		p.undo = append(p.undo, s.step("daemon-reload"))
 	}
-	if !enabled(service) || !enabled(socket) || changedUnit(changed) {
+	if !isEnabled(service) || !isEnabled(socket) || changedUnit(changed) {
 		st := s.step("enable", serviceUnit, socketUnit)
-		if !enabled(service) || !enabled(socket) {
+		if !isEnabled(service) || !isEnabled(socket) {
 			st.back = [][]string{s.systemctl("disable", serviceUnit, socketUnit)}
 		} else {
 			st = s.step("reenable", serviceUnit, socketUnit) // its [Install] may be another
@@ -231,8 +232,17 @@ func changedPath(changed map[string]bool, name string) bool {
 // stands at its path: it was replaced since.
 func (s *systemd) runsOther(u unitState) bool {
 	pid, _ := strconv.Atoi(u["MainPID"])
-	exe, err := os.Readlink(s.c.at(fmt.Sprintf("/proc/%d/exe", pid)))
-	return err == nil && exe != s.c.Program
+	if exe, err := os.Readlink(s.c.at(fmt.Sprintf("/proc/%d/exe", pid))); err == nil {
+		return exe != s.c.Program
+	}
+	// A daemon that keeps its memory from its own user keeps that too; then
+	// the file tells, by the time at which it came to its place.
+	began, err := strconv.ParseInt(u["ExecMainStartTimestampMonotonic"], 10, 64)
+	if err != nil || began <= 0 || pid == 0 {
+		return false
+	}
+	placed, ok := placedAt(s.c.at(s.c.Program))
+	return ok && time.Since(placed) < time.Duration(monotonicMicros()-began)*time.Microsecond
 }
 
 func (s *systemd) uninstall(ctx context.Context) (Plan, error) {
@@ -245,12 +255,10 @@ func (s *systemd) uninstall(ctx context.Context) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	for i, r := range removals { // its directory was made for it
-		if dir := filepath.Dir(r.Remove); filepath.Base(dir) == serviceUnit+".d" {
-			if all, err := os.ReadDir(dir); err == nil && len(all) == 1 {
-				removals = slices.Insert(removals, i+1, Step{Remove: dir})
-			}
-			break
+	if dir, err := s.dir(); err == nil && s.c.System {
+		// The drop-in's directory was made for it; with others' in it, it stays.
+		if _, err := os.Stat(filepath.Dir(s.dropIn(dir))); err == nil && len(removals) > 0 {
+			removals = append(removals, Step{Remove: filepath.Dir(s.dropIn(dir))})
 		}
 	}
 	service, err := s.show(ctx, serviceUnit)
@@ -277,7 +285,14 @@ func (s *systemd) uninstall(ctx context.Context) (Plan, error) {
 		if active(service) || active(socket) {
 			p.Steps = append(p.Steps, s.step("stop", socketUnit, serviceUnit))
 		}
-		if enabled(service) || enabled(socket) {
+		if s.c.System {
+			steps, err := (&linkLocalSystemd{s: *s}).leaving()
+			if err != nil {
+				return Plan{}, err
+			}
+			p.Steps = append(p.Steps, steps...)
+		}
+		if isEnabled(service) || isEnabled(socket) {
 			p.Steps = append(p.Steps, s.step("disable", serviceUnit, socketUnit))
 		}
 		p.Steps = append(p.Steps, removals...)
@@ -292,7 +307,6 @@ func (s *systemd) uninstall(ctx context.Context) (Plan, error) {
 	}
 	p.Notes = append(p.Notes, notes...)
 	if s.c.System && len(removals) > 0 {
-		p.Notes = append(p.Notes, "/var/lib/keyfob, /etc/keyfob and the user "+SystemUser+" stay")
 	}
 	return p, nil
 }
@@ -353,7 +367,7 @@ func (s *systemd) status(ctx context.Context) (Status, error) {
 	}
 	st := Status{
 		Installed: u["LoadState"] != "not-found" && u["LoadState"] != "masked",
-		Enabled:   enabled(u),
+		Enabled:   isEnabled(u),
 		Running:   u["ActiveState"] == "active",
 		State:     u["ActiveState"] + " (" + u["SubState"] + ")",
 		File:      u["FragmentPath"],
@@ -408,7 +422,7 @@ func (s *systemd) logs(ctx context.Context, w io.Writer, o LogOptions) error {
 // unitState are properties of a unit (systemctl show).
 type unitState map[string]string
 
-var unitProperties = []string{"Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "MainPID", "Result", "StatusText", "FragmentPath", "NeedDaemonReload"}
+var unitProperties = []string{"Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "MainPID", "Result", "StatusText", "FragmentPath", "NeedDaemonReload", "ExecMainStartTimestampMonotonic"}
 
 func (s *systemd) show(ctx context.Context, unit string) (unitState, error) {
 	argv := s.systemctl("show", "--property="+strings.Join(unitProperties, ","), unit)
@@ -428,7 +442,7 @@ func (s *systemd) show(ctx context.Context, unit string) (unitState, error) {
 	return u, nil
 }
 
-func enabled(u unitState) bool { return strings.HasPrefix(u["UnitFileState"], "enabled") }
+func isEnabled(u unitState) bool { return strings.HasPrefix(u["UnitFileState"], "enabled") }
 
 func active(u unitState) bool {
 	switch u["ActiveState"] {

@@ -13,7 +13,7 @@ import (
 
 // chooseEndpoints: an address by flag or environment is one endpoint of its
 // kind for the default profile, in place of the file's of that kind.
-func (s *Settings) chooseEndpoints(f Flags, env func(string) string, d *decider) error {
+func (s *Settings) chooseEndpoints(f Flags, env func(string) string, d *decider) {
 	given := map[string]Endpoint{}
 	for kind, where := range map[string][3]string{
 		"imds":      {f.IMDS, "--imds", "KEYFOB_IMDS"},
@@ -25,7 +25,8 @@ func (s *Settings) chooseEndpoints(f Flags, env func(string) string, d *decider)
 		}
 		addr, err := splitListen(listen)
 		if err != nil {
-			return d.bad(from, "an address and a port, such as 127.0.0.1:9911: "+err.Error(), listen)
+			d.problem(d.bad(from, "an address and a port, such as 127.0.0.1:9911: "+err.Error(), listen))
+			continue
 		}
 		e := Endpoint{Kind: kind, Listen: addr}
 		if kind == "imds" {
@@ -36,11 +37,7 @@ func (s *Settings) chooseEndpoints(f Flags, env func(string) string, d *decider)
 	var fromFile []Endpoint
 	for i := range d.file.Endpoint {
 		// All are checked, also those in whose place a flag stands.
-		e, err := s.endpoint(d, element("endpoint", i), &d.file.Endpoint[i])
-		if err != nil {
-			return err
-		}
-		fromFile = append(fromFile, e)
+		fromFile = append(fromFile, s.endpoint(d, element("endpoint", i), &d.file.Endpoint[i]))
 	}
 	for _, kind := range []string{"imds", "container"} {
 		if e, ok := given[kind]; ok {
@@ -61,27 +58,24 @@ func (s *Settings) chooseEndpoints(f Flags, env func(string) string, d *decider)
 			if key != "" {
 				key += ".listen"
 			}
-			return s.Bad(key, "one endpoint for each address", "%s is the address of two endpoints", e.Listen)
+			d.problem(s.Bad(key, "one endpoint for each address", "%s is the address of two endpoints", e.Listen))
 		}
-		seen[e.Listen] = true
+		seen[e.Listen] = e.Listen != ""
 	}
-	return nil
 }
 
 // endpoint checks one [[endpoint]] of the file; key is its path there.
-func (s *Settings) endpoint(d *decider, key string, fe *fileEndpoint) (Endpoint, error) {
-	bad := func(name, help, format string, args ...any) (Endpoint, error) {
-		return Endpoint{}, d.file.bad(key+name, help, format, args...)
-	}
+func (s *Settings) endpoint(d *decider, key string, fe *fileEndpoint) Endpoint {
+	bad := func(name, help, format string, args ...any) { d.wrong(key+name, help, format, args...) }
 	if fe.Kind != "imds" && fe.Kind != "container" {
-		return bad(".kind", `kind = "imds" or kind = "container"`, "an [[endpoint]] has the kind %q", fe.Kind)
-	}
-	if fe.Listen == "" {
-		return bad("", "an address and a port, such as 127.0.0.1:9911", "an [[endpoint]] has no listen address")
+		bad(".kind", `kind = "imds" or kind = "container"`, "an [[endpoint]] has the kind %q", fe.Kind)
 	}
 	listen, err := splitListen(fe.Listen)
-	if err != nil {
-		return bad(".listen", "an address and a port, such as 127.0.0.1:9911", "it is not possible to listen on %q: %v", fe.Listen, err)
+	switch {
+	case fe.Listen == "":
+		bad("", "an address and a port, such as 127.0.0.1:9911", "an [[endpoint]] has no listen address")
+	case err != nil:
+		bad(".listen", "an address and a port, such as 127.0.0.1:9911", "it is not possible to listen on %q: %v", fe.Listen, err)
 	}
 	e := Endpoint{Kind: fe.Kind, Listen: listen, Profile: fe.Profile, Hosts: fe.Hosts, IMDSv1: fe.IMDSv1,
 		AllowUsers: fe.AllowUsers, AllowGroups: fe.AllowGroups, AllowUnidentified: fe.AllowUnidentified, key: key}
@@ -89,7 +83,7 @@ func (s *Settings) endpoint(d *decider, key string, fe *fileEndpoint) (Endpoint,
 		for name, set := range map[string]bool{"profile": fe.Profile != "", "imdsv1": fe.IMDSv1, "user": len(fe.User) > 0,
 			"policy": fe.Policy != "", "policy_arns": len(fe.PolicyARNs) > 0, "metadata": fe.Metadata != nil} {
 			if set {
-				return bad("."+name, "keyfob grant add says which profile, and with --policy how little of it", "a container endpoint takes no %s: grants open it", name)
+				bad("."+name, "keyfob grant add says which profile, and with --policy how little of it", "a container endpoint takes no %s: grants open it", name)
 			}
 		}
 	} else if e.Profile == "" {
@@ -97,20 +91,18 @@ func (s *Settings) endpoint(d *decider, key string, fe *fileEndpoint) (Endpoint,
 	}
 	for i, host := range fe.Hosts {
 		if !isHost(host) {
-			return bad(element(".hosts", i), "a name or an address, without scheme, port or path", "%q is no host name", host)
+			bad(element(".hosts", i), "a name or an address, without scheme, port or path", "%q is no host name", host)
 		}
 	}
-	if e.AllowPrograms, err = d.programs(key+".allow_programs", fe.AllowPrograms); err != nil {
-		return Endpoint{}, err
-	}
+	e.AllowPrograms = d.programs(key+".allow_programs", fe.AllowPrograms)
 	seen := map[string]bool{}
 	for i, u := range fe.User {
 		at := element(".user", i)
 		switch {
 		case u.User == "" || u.Profile == "":
-			return bad(at, `user = "name or id" and profile = "name"`, "an [[endpoint.user]] needs a user and a profile")
+			bad(at, `user = "name or id" and profile = "name"`, "an [[endpoint.user]] needs a user and a profile")
 		case seen[u.User]:
-			return bad(at+".user", "", "the user %q has two [[endpoint.user]] here", u.User)
+			bad(at+".user", "", "the user %q has two [[endpoint.user]] here", u.User)
 		}
 		seen[u.User] = true
 		e.Users = append(e.Users, EndpointUser(u))
@@ -118,52 +110,42 @@ func (s *Settings) endpoint(d *decider, key string, fe *fileEndpoint) (Endpoint,
 	if fe.Policy != "" {
 		e.Policy = d.filePath(fe.Policy)
 	}
-	if e.PolicyARNs, err = d.policyARNs(key+".policy_arns", fe.PolicyARNs); err != nil {
-		return Endpoint{}, err
-	}
+	e.PolicyARNs = d.policyARNs(key+".policy_arns", fe.PolicyARNs)
 	if fe.Metadata != nil {
-		if e.Metadata, err = d.metadata(key+".metadata", fe.Metadata); err != nil {
-			return Endpoint{}, err
-		}
+		e.Metadata = d.metadata(key+".metadata", fe.Metadata)
 	}
-	return e, nil
+	return e
 }
 
 // chooseRules checks the [[profile]] rules.
-func (s *Settings) chooseRules(d *decider) error {
+func (s *Settings) chooseRules(d *decider) {
 	for i := range d.file.rules {
 		fr := &d.file.rules[i]
 		key := element("profile", i)
 		if fr.Name == "" {
-			return d.file.bad(key, "", "a [[profile]] has no name")
+			d.wrong(key, "", "a [[profile]] has no name")
 		}
 		r := ProfileRule{Name: fr.Name, AllowUsers: fr.AllowUsers, AllowGroups: fr.AllowGroups, Protected: fr.Protected, key: key}
-		var err error
-		if r.AllowPrograms, err = d.programs(key+".allow_programs", fr.AllowPrograms); err != nil {
-			return err
-		}
+		r.AllowPrograms = d.programs(key+".allow_programs", fr.AllowPrograms)
 		if fr.SessionPolicy != "" {
 			r.SessionPolicy = d.filePath(fr.SessionPolicy)
 		}
-		if r.SessionPolicyARNs, err = d.policyARNs(key+".session_policy_arns", fr.SessionPolicyARNs); err != nil {
-			return err
-		}
+		r.SessionPolicyARNs = d.policyARNs(key+".session_policy_arns", fr.SessionPolicyARNs)
 		s.ProfileRules = append(s.ProfileRules, r)
 	}
-	return nil
 }
 
 // programs reads allow_programs, whose elements are paths or
 // { path = "…", sha256 = "…" }. nil stays nil: no such setting is every
 // program, an empty list none.
-func (d *decider) programs(key string, list []any) ([]Program, error) {
+func (d *decider) programs(key string, list []any) []Program {
 	if list == nil {
-		return nil, nil
+		return nil
 	}
 	const help = `"/usr/bin/terraform" or { path = "/usr/bin/terraform", sha256 = "…" }`
 	out := []Program{}
 	for i, v := range list {
-		at := element(key, i)
+		at, before := element(key, i), len(d.problems)
 		var p Program
 		switch v := v.(type) {
 		case string:
@@ -177,25 +159,25 @@ func (d *decider) programs(key string, list []any) ([]Program, error) {
 				case name == "sha256" && isText && len(text) == 64 && only(text, digits, "abcdefABCDEF"):
 					p.SHA256 = strings.ToLower(text)
 				case name == "sha256":
-					return nil, d.file.bad(at+".sha256", "64 hexadecimal digits, as sha256sum prints them", "the value of sha256 is no SHA-256")
+					d.wrong(at+".sha256", "64 hexadecimal digits, as sha256sum prints them", "the value of sha256 is no SHA-256")
 				case name == "path":
-					return nil, d.file.bad(at+".path", help, "the value of path is of the wrong kind")
+					d.wrong(at+".path", help, "the value of path is of the wrong kind")
 				default:
-					return nil, d.file.bad(at+"."+name, help, "there is no setting %q in a program", name)
+					d.wrong(at+"."+name, help, "there is no setting %q in a program", name)
 				}
 			}
 		default:
-			return nil, d.file.bad(at, help, "a program is of the wrong kind")
+			d.wrong(at, help, "a program is of the wrong kind")
 		}
 		if strings.HasPrefix(p.Path, "~/") {
 			p.Path = abs(p.Path, d.home)
 		}
-		if !filepath.IsAbs(p.Path) {
-			return nil, d.file.bad(at, help, "the program %q is not an absolute path", p.Path)
+		if len(d.problems) == before && !filepath.IsAbs(p.Path) {
+			d.wrong(at, help, "the program %q is not an absolute path", p.Path)
 		}
 		out = append(out, p)
 	}
-	return out, nil
+	return out
 }
 
 // MaxPolicyARNs is how many managed policies a session takes
@@ -210,16 +192,16 @@ func ValidPolicyARN(s string) bool {
 		!strings.ContainsFunc(part[5], func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-func (d *decider) policyARNs(key string, list []string) ([]string, error) {
+func (d *decider) policyARNs(key string, list []string) []string {
 	for i, arn := range list {
 		if !ValidPolicyARN(arn) {
-			return nil, d.file.bad(element(key, i), "such as arn:aws:iam::aws:policy/ReadOnlyAccess", "%q is no ARN of a managed policy", arn)
+			d.wrong(element(key, i), "such as arn:aws:iam::aws:policy/ReadOnlyAccess", "%q is no ARN of a managed policy", arn)
 		}
 	}
 	if len(list) > MaxPolicyARNs {
-		return nil, d.file.bad(key, "", "a session takes %d managed policies at most, and these are %d", MaxPolicyARNs, len(list))
+		d.wrong(key, "", "a session takes %d managed policies at most, and these are %d", MaxPolicyARNs, len(list))
 	}
-	return list, nil
+	return list
 }
 
 const (
@@ -253,7 +235,7 @@ func isMAC(s string) bool {
 }
 
 // metadata checks [endpoint.metadata]: programs take these values apart.
-func (d *decider) metadata(key string, f *fileMetadata) (Metadata, error) {
+func (d *decider) metadata(key string, f *fileMetadata) Metadata {
 	m := Metadata{InstanceID: f.InstanceID, ImageID: f.ImageID, InstanceType: f.InstanceType, Hostname: f.Hostname,
 		LocalIPv4: f.LocalIPv4, IPv6: f.IPv6, PublicIPv4: f.PublicIPv4, PublicHostname: f.PublicHostname, MAC: strings.ToLower(f.MAC),
 		Region: f.Region, Zone: f.Zone, ZoneID: f.ZoneID, AccountID: f.AccountID, Partition: f.Partition, VPCID: f.VPCID,
@@ -287,102 +269,24 @@ func (d *decider) metadata(key string, f *fileMetadata) (Metadata, error) {
 		{"reservation_id", m.ReservationID, "an id, such as r-0123456789abcdef0", isID},
 	} {
 		if c.value != "" && !c.ok(c.value) {
-			return m, d.file.bad(key+"."+c.name, c.what, "%s is %q", c.name, c.value)
+			d.wrong(key+"."+c.name, c.what, "%s is %q", c.name, c.value)
 		}
 	}
 	for i, g := range m.SecurityGroups {
 		if g == "" || strings.ContainsFunc(g, unicode.IsControl) {
-			return m, d.file.bad(element(key+".security_groups", i), "", "a security group's name is empty or has control characters")
+			d.wrong(element(key+".security_groups", i), "", "a security group's name is empty or has control characters")
 		}
 	}
 	for name, value := range m.Tags {
 		// EC2's rule for tags in the metadata: a key is a segment of a path.
 		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, " /") || strings.ContainsFunc(name+value, unicode.IsControl) {
-			return m, d.file.bad(key+".tags."+name, "no spaces or slashes in a tag's key, no control characters in either", "the tag %q can't be told", name)
+			d.wrong(key+".tags."+name, "no spaces or slashes in a tag's key, no control characters in either", "the tag %q can't be told", name)
 		}
 	}
 	if f.UserDataFile != "" {
 		m.UserDataFile = d.filePath(f.UserDataFile)
 	}
-	return m, nil
-}
-
-func (s *Settings) chooseAudit(d *decider) error {
-	a := &d.file.Audit
-	s.Audit.Off = a.Enabled != nil && !*a.Enabled
-	if a.MaxSize != nil {
-		n, ok := size(a.MaxSize)
-		if !ok || n < minAuditSize {
-			return d.file.bad("audit.max_size", `a size such as "16MiB", 64KiB or more`, "audit.max_size is %q", fmt.Sprint(a.MaxSize))
-		}
-		s.Audit.MaxSize = n
-	}
-	if a.Keep != nil {
-		if *a.Keep < 1 || *a.Keep > 10000 {
-			return d.file.bad("audit.keep", "how many older files are kept, 1 to 10000", "audit.keep is %d", *a.Keep)
-		}
-		s.Audit.Keep = *a.Keep
-	}
-	return nil
-}
-
-const minAuditSize = 64 << 10
-
-// size reads a number of bytes, or a text such as "16MiB".
-func size(v any) (int64, bool) {
-	switch v := v.(type) {
-	case int64:
-		return v, true
-	case string:
-		v = strings.ToLower(strings.TrimSpace(v))
-		i := strings.IndexFunc(v, func(r rune) bool { return r < '0' || r > '9' })
-		if i < 0 {
-			i = len(v)
-		}
-		units := map[string]int64{"": 1, "b": 1, "kb": 1e3, "kib": 1 << 10, "mb": 1e6, "mib": 1 << 20, "gb": 1e9, "gib": 1 << 30}
-		unit, ok := units[strings.TrimSpace(v[i:])]
-		n, err := strconv.ParseInt(v[:i], 10, 64)
-		if err != nil || !ok || n > (1<<62)/unit {
-			return 0, false
-		}
-		return n * unit, true
-	}
-	return 0, false
-}
-
-// chooseMetrics: what is counted is nobody's business but this machine's.
-func (s *Settings) chooseMetrics(d *decider) error {
-	v := d.file.Metrics.Listen
-	if v == "" {
-		return nil
-	}
-	const help = `"unix:/path" or a loopback address and a port, such as "127.0.0.1:9912"`
-	if path, isUnix := strings.CutPrefix(v, "unix:"); isUnix {
-		path = d.filePath(path)
-		if path == d.filePath("") || len(path) > maxSocketPath() || path == s.Socket {
-			return d.file.bad("metrics.listen", help, "metrics.listen is %q", v)
-		}
-		s.Metrics = "unix:" + path
-		return nil
-	}
-	addr, err := splitListen(v)
-	if err != nil {
-		return d.file.bad("metrics.listen", help, "it is not possible to listen on %q: %v", v, err)
-	}
-	host := strings.Trim(addr[:strings.LastIndexByte(addr, ':')], "[]")
-	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return d.file.bad("metrics.listen", help, "metrics.listen is %q, which is no loopback address", v)
-	}
-	if host == "localhost" {
-		addr = "127.0.0.1" + addr[strings.LastIndexByte(addr, ':'):]
-	}
-	for _, e := range s.Endpoints {
-		if e.Listen == addr && !strings.HasSuffix(addr, ":0") {
-			return d.file.bad("metrics.listen", help, "%s is the address of an endpoint too", addr)
-		}
-	}
-	s.Metrics = addr
-	return nil
+	return m
 }
 
 // splitListen returns an address to listen on in its shortest form. It

@@ -44,13 +44,28 @@ type fileSettings[P any] struct {
 		Format string `toml:"format"`
 	} `toml:"log"`
 	Audit struct {
-		Enabled *bool `toml:"enabled"`
-		MaxSize any   `toml:"max_size"`
-		Keep    *int  `toml:"keep"`
+		Enabled *bool  `toml:"enabled"`
+		MaxSize any    `toml:"max_size"`
+		Keep    *int   `toml:"keep"`
+		Journal bool   `toml:"journal"`
+		Syslog  string `toml:"syslog"`
+		OTLP    string `toml:"otlp"`
 	} `toml:"audit"`
 	Metrics struct {
 		Listen string `toml:"listen"`
 	} `toml:"metrics"`
+	System struct {
+		AdminUsers     []string `toml:"admin_users"`
+		AdminGroups    []string `toml:"admin_groups"`
+		AllowProcesses bool     `toml:"allow_processes"`
+		AllowSignIns   bool     `toml:"allow_sign_ins"`
+	} `toml:"system"`
+	TPM struct {
+		Device string `toml:"device"`
+	} `toml:"tpm"`
+	PKCS11 struct {
+		Module string `toml:"module"`
+	} `toml:"pkcs11"`
 	Endpoint []fileEndpoint `toml:"endpoint"`
 }
 
@@ -133,33 +148,31 @@ func (r *readSettings) bad(key, help, format string, args ...any) *Error {
 	return e
 }
 
-// readFile reads config.toml; a missing one is no error.
-func readFile(path string) (readSettings, bool, error) {
+// readFile reads config.toml; a missing one is no error. With unknown settings
+// the others are read all the same, so that all that is wrong can be told.
+func readFile(path string) (readSettings, bool, []*Error) {
 	r := readSettings{path: path}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return r, false, nil
 	}
 	if err != nil {
-		return r, false, &Error{Message: fmt.Sprintf("cannot read the settings file: %v", err)}
+		return r, false, []*Error{{Message: fmt.Sprintf("cannot read the settings file: %v", err)}}
 	}
 	var form struct {
 		Profile any `toml:"profile"`
 	}
 	if err := toml.Unmarshal(b, &form); err != nil {
-		return r, false, fileError(path, err)
+		return r, false, fileErrors(path, err)
 	}
+	var problems []*Error
 	if _, isRules := form.Profile.([]any); isRules {
 		var f fileSettings[[]fileProfileRule]
-		if err := strict(path, b, &f); err != nil {
-			return r, false, err
-		}
+		problems = strict(path, b, &f)
 		r.fileSettings, r.rules = common(f), f.Profile
 	} else {
 		var f fileSettings[string]
-		if err := strict(path, b, &f); err != nil {
-			return r, false, err
-		}
+		problems = strict(path, b, &f)
 		r.fileSettings = common(f)
 		r.profile = f.Profile
 	}
@@ -167,34 +180,49 @@ func readFile(path string) (readSettings, bool, error) {
 		r.profile = r.DefaultProfile
 	}
 	r.text = b
-	return r, true, nil
+	return r, true, problems
 }
 
 func common[P any](f fileSettings[P]) fileSettings[any] {
 	return fileSettings[any]{DataDir: f.DataDir, Socket: f.Socket, DefaultProfile: f.DefaultProfile, ProfilesFile: f.ProfilesFile,
 		Interactive: f.Interactive, SignInTimeout: f.SignInTimeout, ProcessTimeout: f.ProcessTimeout, IdleExit: f.IdleExit,
 		ShareSSOCache: f.ShareSSOCache, AWS: f.AWS, Keystore: f.Keystore, Console: f.Console, Browser: f.Browser, Log: f.Log,
-		Audit: f.Audit, Metrics: f.Metrics, Endpoint: f.Endpoint}
+		Audit: f.Audit, Metrics: f.Metrics, System: f.System, TPM: f.TPM, PKCS11: f.PKCS11, Endpoint: f.Endpoint}
 }
 
-func strict(path string, b []byte, to any) error {
+// strict decodes the file. Unknown settings are an error each, and no reason
+// not to look at the others.
+func strict[T any](path string, b []byte, to *T) []*Error {
 	d := toml.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
-	return fileError(path, d.Decode(to))
-}
-
-// fileError names the line; the decoder's own text can hold the value of a
-// setting, so only its first line is kept.
-func fileError(path string, err error) error {
+	err := d.Decode(to)
 	if err == nil {
 		return nil
 	}
+	problems := fileErrors(path, err)
+	var missing *toml.StrictMissingError
+	if errors.As(err, &missing) {
+		var all T
+		if err := toml.Unmarshal(b, &all); err != nil {
+			problems = append(problems, fileErrors(path, err)...)
+		}
+		*to = all
+	}
+	return problems
+}
+
+// fileErrors name the lines; the decoder's own text can hold the value of a
+// setting, so only its first line is kept.
+func fileErrors(path string, err error) []*Error {
 	var missing *toml.StrictMissingError
 	if errors.As(err, &missing) && len(missing.Errors) > 0 {
-		e := missing.Errors[0]
-		row, _ := e.Position()
-		return &Error{File: path, Line: row, Message: fmt.Sprintf("there is no setting %q", strings.Join(e.Key(), ".")),
-			Help: "see docs/settings.md for the settings of this version"}
+		var list []*Error
+		for _, e := range missing.Errors {
+			row, _ := e.Position()
+			list = append(list, &Error{File: path, Line: row, Message: fmt.Sprintf("there is no setting %q", strings.Join(e.Key(), ".")),
+				Help: "see docs/settings.md for the settings of this version"})
+		}
+		return list
 	}
 	var dec *toml.DecodeError
 	if errors.As(err, &dec) {
@@ -203,7 +231,7 @@ func fileError(path string, err error) error {
 		if strings.Contains(message, "cannot decode") || strings.Contains(message, "struct field") {
 			message = fmt.Sprintf("the value of %q is of the wrong kind", strings.Join(dec.Key(), "."))
 		}
-		return &Error{File: path, Line: row, Message: message, Help: "see docs/settings.md"}
+		return []*Error{{File: path, Line: row, Message: message, Help: "see docs/settings.md"}}
 	}
-	return &Error{File: path, Message: strings.SplitN(err.Error(), "\n", 2)[0]}
+	return []*Error{{File: path, Message: strings.SplitN(err.Error(), "\n", 2)[0]}}
 }

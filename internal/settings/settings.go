@@ -5,9 +5,9 @@
 package settings
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -19,10 +19,14 @@ type Flags struct {
 	Keystore, PassphraseFile                       string
 	IMDS, Container                                string
 	Interactive, LogLevel, LogFormat               string
+	// System is the daemon of a machine: its usual places are the machine's,
+	// and no user's environment names others.
+	System bool
 }
 
 // Settings are the decided settings. They are immutable after Load.
 type Settings struct {
+	System          bool   // Flags.System
 	ConfigFile      string // absolute; need not exist
 	ConfigFound     bool
 	DataDir         string // absolute
@@ -50,6 +54,9 @@ type Settings struct {
 	BrowserArgs     []string
 	Audit           Audit
 	Metrics         string // "unix:/path", a loopback address:port, or "" for none
+	Machine         Machine
+	TPMDevice       string // the TPM's device or socket, "" for the usual one
+	PKCS11Module    string // of pkcs11: URIs that name none, "" for p11-kit's
 
 	passphrase string
 	file       readSettings // for the places of what turns out to be wrong later
@@ -134,8 +141,11 @@ func (r *ProfileRule) Key() string { return r.key }
 // Audit is how the audit log is kept.
 type Audit struct {
 	Off     bool
-	MaxSize int64 // of one file, in bytes; 0 for the usual
-	Keep    int   // files besides the one that is written; 0 for the usual
+	MaxSize int64  // of one file, in bytes; 0 for the usual
+	Keep    int    // files besides the one that is written; 0 for the usual
+	Journal bool   // each line to journald too
+	Syslog  string // "unix:///dev/log", "udp://HOST:PORT", "tcp://…", "tls://…"; "" for none
+	OTLP    string // full URL of a collector's logs, "" for none
 }
 
 // Error is a setting that can't be used, with the place where it stands.
@@ -160,47 +170,61 @@ func (e *Error) Error() string {
 func (e *Error) Hint() string { return e.Help }
 
 // Load decides all settings. getenv is os.Getenv or a stand-in; blank
-// variables count as unset. Errors are of type *Error.
+// variables count as unset. Errors are of type *Error: the first of what is
+// wrong.
 func Load(f Flags, getenv func(string) string) (*Settings, error) {
-	return load(f, getenv, true)
+	return firstOf(load(f, getenv, true))
 }
 
 // LoadWithoutFile is Load as if there were no config.toml: for a client that
 // finds a broken one while a daemon runs that read a good one.
 func LoadWithoutFile(f Flags, getenv func(string) string) (*Settings, error) {
-	return load(f, getenv, false)
+	return firstOf(load(f, getenv, false))
 }
 
-func load(f Flags, getenv func(string) string, withFile bool) (*Settings, error) {
-	env := func(name string) string { return strings.TrimSpace(getenv(name)) }
-	dirs, err := platformDirs(env)
-	if err != nil {
-		return nil, err
+// Check is Load with everything that is wrong, by file and line. Settings is
+// nil only where nothing could be decided; with errors it is good for looking
+// on, and not for use.
+func Check(f Flags, getenv func(string) string) (*Settings, []*Error) {
+	s, errs := load(f, getenv, true)
+	slices.SortStableFunc(errs, func(a, b *Error) int { return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line)) })
+	return s, errs
+}
+
+func firstOf(s *Settings, errs []*Error) (*Settings, error) {
+	if len(errs) > 0 {
+		return nil, errs[0]
 	}
-	s := &Settings{passphrase: getenv("KEYFOB_PASSPHRASE")}
+	return s, nil
+}
+
+func load(f Flags, getenv func(string) string, withFile bool) (*Settings, []*Error) {
+	env := func(name string) string { return strings.TrimSpace(getenv(name)) }
+	dirs, err := placesOf(f.System, env)
+	if err != nil {
+		return nil, []*Error{err}
+	}
+	s := &Settings{System: f.System, passphrase: getenv("KEYFOB_PASSPHRASE")}
+	d := decider{env: env, home: dirs.home, file: &s.file}
 
 	explicit := first(f.Config, env("KEYFOB_CONFIG"))
 	s.ConfigFile = abs(first(explicit, filepath.Join(dirs.config, "config.toml")), dirs.home)
-	var file readSettings
 	if withFile {
-		if file, s.ConfigFound, err = readFile(s.ConfigFile); err != nil {
-			return nil, err
-		}
-		if !s.ConfigFound && explicit != "" {
-			return nil, &Error{Message: fmt.Sprintf("cannot read the settings file %s: it does not exist", s.ConfigFile)}
+		s.file, s.ConfigFound, d.problems = readFile(s.ConfigFile)
+		if !s.ConfigFound && explicit != "" && len(d.problems) == 0 {
+			d.problem(&Error{Message: fmt.Sprintf("cannot read the settings file %s: it does not exist", s.ConfigFile)})
 		}
 	}
+	file := &s.file
 
-	s.file = file
-	d := decider{file: &file, env: env, home: dirs.home}
 	s.DataDir = d.path(f.DataDir, "KEYFOB_DATA_DIR", file.DataDir, dirs.data)
 	s.ProfilesFile = d.path(f.ProfilesFile, "KEYFOB_PROFILES_FILE", file.ProfilesFile, filepath.Join(dirs.config, "profiles"))
-	s.AWSConfigFile = d.path("", "AWS_CONFIG_FILE", file.AWS.ConfigFile, filepath.Join(dirs.home, ".aws", "config"))
-	s.AWSCredentials = d.path("", "AWS_SHARED_CREDENTIALS_FILE", file.AWS.CredentialsFile, filepath.Join(dirs.home, ".aws", "credentials"))
-	s.PassphraseFile = d.path(f.PassphraseFile, "KEYFOB_PASSPHRASE_FILE", file.Keystore.PassphraseFile, "")
-	if err := s.chooseSocket(d.path(f.Socket, "KEYFOB_SOCKET", file.Socket, ""), dirs); err != nil {
-		return nil, err
-	}
+	s.AWSConfigFile = d.path("", "AWS_CONFIG_FILE", file.AWS.ConfigFile, filepath.Join(dirs.aws, "config"))
+	s.AWSCredentials = d.path("", "AWS_SHARED_CREDENTIALS_FILE", file.AWS.CredentialsFile, filepath.Join(dirs.aws, "credentials"))
+	s.PassphraseFile = d.path(f.PassphraseFile, "KEYFOB_PASSPHRASE_FILE", file.Keystore.PassphraseFile, s.handedOver(env))
+	s.TPMDevice = d.path("", "KEYFOB_TPM_DEVICE", file.TPM.Device, "")
+	s.PKCS11Module = d.path("", "KEYFOB_PKCS11_MODULE", file.PKCS11.Module, "")
+	d.problem(s.chooseSocket(d.path(f.Socket, "KEYFOB_SOCKET", file.Socket, ""), dirs))
 	s.Profile, s.ProfileFrom = chooseProfile(f.Profile, env, file.profile, s.ConfigFile)
 
 	for _, c := range []struct {
@@ -208,7 +232,7 @@ func load(f Flags, getenv func(string) string, withFile bool) (*Settings, error)
 		allowed                                []string
 		to                                     *string
 	}{
-		{"--keystore", f.Keystore, "KEYFOB_KEYSTORE", "keystore.backend", file.Keystore.Backend, "auto", Backends, &s.Keystore},
+		{"--keystore", f.Keystore, "KEYFOB_KEYSTORE", "keystore.backend", file.Keystore.Backend, s.usualBackend(), Backends, &s.Keystore},
 		{"--interactive", f.Interactive, "KEYFOB_INTERACTIVE", "interactive", file.Interactive, "auto", []string{"auto", "never", "always"}, &s.Interactive},
 		{"--log-level", f.LogLevel, "KEYFOB_LOG_LEVEL", "log.level", file.Log.Level, "info", []string{"trace", "debug", "info", "warn", "warning", "error"}, &s.LogLevel},
 		{"--log-format", f.LogFormat, "KEYFOB_LOG_FORMAT", "log.format", file.Log.Format, "", []string{"", "text", "json"}, &s.LogFormat},
@@ -216,7 +240,8 @@ func load(f Flags, getenv func(string) string, withFile bool) (*Settings, error)
 		var from place
 		*c.to, from = d.choose(place{flag: c.flag}, c.flagValue, c.env, c.key, c.inFile, c.def)
 		if !slices.Contains(c.allowed, *c.to) {
-			return nil, d.bad(from, "one of "+strings.TrimPrefix(strings.Join(c.allowed, ", "), ", "), *c.to)
+			d.problem(d.bad(from, "one of "+strings.TrimPrefix(strings.Join(c.allowed, ", "), ", "), *c.to))
+			*c.to = c.def
 		}
 	}
 	for _, c := range []struct {
@@ -234,37 +259,34 @@ func load(f Flags, getenv func(string) string, withFile bool) (*Settings, error)
 		}
 		v, err := time.ParseDuration(value)
 		if err != nil || v <= 0 {
-			return nil, d.bad(from, "a duration such as 90s, 10m or 12h", value)
+			d.problem(d.bad(from, "a duration such as 90s, 10m or 12h", value))
+			continue
 		}
 		*c.to = v
 	}
 	var from place
-	if s.FederationURL, from = d.choose(place{}, "", "KEYFOB_FEDERATION_ENDPOINT", "console.federation_endpoint", file.Console.FederationEndpoint, ""); s.FederationURL != "" {
-		_, rest, ok := strings.Cut(s.FederationURL, "://")
-		if host, _, _ := strings.Cut(rest, "/"); !ok || host == "" || !strings.HasPrefix(s.FederationURL, "http") || strings.ContainsAny(s.FederationURL, " \t#?") {
-			return nil, d.bad(from, "a full URL, such as https://signin.aws.amazon.com/federation", s.FederationURL)
-		}
+	if s.FederationURL, from = d.choose(place{}, "", "KEYFOB_FEDERATION_ENDPOINT", "console.federation_endpoint", file.Console.FederationEndpoint, ""); s.FederationURL != "" && !isURL(s.FederationURL) {
+		d.problem(d.bad(from, "a full URL, such as https://signin.aws.amazon.com/federation", s.FederationURL))
 	}
 	s.ShareSSOCache = file.ShareSSOCache
-	s.BrowserHeadless = file.Browser.Headless
-	if v := env("KEYFOB_BROWSER_HEADLESS"); v != "" {
-		s.BrowserHeadless = v == "1" || strings.EqualFold(v, "true")
-	}
+	s.BrowserHeadless = d.yes("KEYFOB_BROWSER_HEADLESS", file.Browser.Headless)
 	s.BrowserArgs = file.Browser.Args
 	if v := env("KEYFOB_BROWSER_ARGS"); v != "" {
 		s.BrowserArgs = strings.Fields(v)
 	}
-	for _, choose := range []func() error{
-		func() error { return s.chooseEndpoints(f, env, &d) },
-		func() error { return s.chooseRules(&d) },
-		func() error { return s.chooseAudit(&d) },
-		func() error { return s.chooseMetrics(&d) },
-	} {
-		if err := choose(); err != nil {
-			return nil, err
-		}
-	}
-	return s, nil
+	s.chooseMachine(&d)
+	s.chooseEndpoints(f, env, &d)
+	s.chooseRules(&d)
+	s.chooseAudit(&d)
+	s.chooseMetrics(&d)
+	return s, d.problems
+}
+
+// isURL reports whether s is a full HTTP URL without anything after its path.
+func isURL(s string) bool {
+	_, rest, ok := strings.Cut(s, "://")
+	host, _, _ := strings.Cut(rest, "/")
+	return ok && host != "" && (strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://")) && !strings.ContainsAny(s, " \t#?")
 }
 
 // place is where a setting was taken from: one of the three.
@@ -272,9 +294,30 @@ type place struct{ flag, env, key string }
 
 // decider chooses values by precedence, and words what can't be used.
 type decider struct {
-	file *readSettings
-	env  func(string) string
-	home string
+	file     *readSettings
+	env      func(string) string
+	home     string
+	problems []*Error
+}
+
+// problem notes what is wrong; nil is nothing.
+func (d *decider) problem(e *Error) {
+	if e != nil {
+		d.problems = append(d.problems, e)
+	}
+}
+
+// wrong notes a setting of the file that can't be used.
+func (d *decider) wrong(key, help, format string, args ...any) {
+	d.problem(d.file.bad(key, help, format, args...))
+}
+
+// yes is a setting that is a boolean.
+func (d *decider) yes(envName string, inFile bool) bool {
+	if v := d.env(envName); v != "" {
+		return v == "1" || strings.EqualFold(v, "true")
+	}
+	return inFile
 }
 
 // choose returns the value that wins, and where it stands.
@@ -336,92 +379,6 @@ func chooseProfile(flag string, env func(string) string, fromFile, file string) 
 		return fromFile, file
 	}
 	return "default", "default"
-}
-
-// maxSocketPath is what sun_path holds, less the NUL: 108 bytes on Linux,
-// 104 on macOS and the BSDs.
-func maxSocketPath() int {
-	if runtime.GOOS == "linux" {
-		return 107
-	}
-	return 103
-}
-
-func (s *Settings) chooseSocket(explicit string, d dirs) error {
-	if runtime.GOOS == "windows" {
-		s.SocketExplicit = explicit != ""
-		s.Socket = explicit
-		if explicit == "" {
-			sid, err := userSID()
-			if err != nil {
-				return &Error{Message: fmt.Sprintf("cannot tell which user this is: %v", err)}
-			}
-			s.Socket = `\\.\pipe\keyfob-` + sid
-		}
-		return nil
-	}
-	s.SystemSocket = systemSocket
-	if explicit != "" {
-		s.Socket, s.SocketExplicit = explicit, true
-		if len(s.Socket) > maxSocketPath() {
-			return &Error{Message: fmt.Sprintf("cannot use the socket %s: its path has %d bytes, a socket's may have %d", s.Socket, len(s.Socket), maxSocketPath()),
-				Help: "a shorter path with --socket or KEYFOB_SOCKET"}
-		}
-		return nil
-	}
-	s.Socket = defaultSocket(d.runtime, s.DataDir)
-	if len(s.Socket) > maxSocketPath() {
-		return &Error{Message: fmt.Sprintf("cannot use the socket %s: its path has %d bytes, a socket's may have %d", s.Socket, len(s.Socket), maxSocketPath()),
-			Help: "set XDG_RUNTIME_DIR, or a shorter path with --socket or KEYFOB_SOCKET"}
-	}
-	return nil
-}
-
-const systemSocket = "/run/keyfob/keyfob.sock"
-
-func defaultSocket(runtimeDir, dataDir string) string {
-	if runtimeDir != "" {
-		if p := filepath.Join(runtimeDir, "keyfob", "keyfob.sock"); len(p) <= maxSocketPath() {
-			return p
-		}
-	}
-	return filepath.Join(dataDir, "keyfob.sock")
-}
-
-type dirs struct{ home, config, data, runtime string }
-
-// platformDirs gives the directories by the platform's custom. A relative
-// XDG variable is ignored, as the XDG base directory specification demands.
-func platformDirs(env func(string) string) (dirs, error) {
-	var d dirs
-	d.home = env("HOME")
-	if runtime.GOOS == "windows" {
-		d.home = first(env("USERPROFILE"), d.home)
-	}
-	if d.home == "" {
-		return d, &Error{Message: "cannot tell where the home directory is", Help: "set HOME"}
-	}
-	xdg := func(name, def string) string {
-		if v := env(name); filepath.IsAbs(v) {
-			return v
-		}
-		return def
-	}
-	switch runtime.GOOS {
-	case "windows":
-		local := first(env("LOCALAPPDATA"), filepath.Join(d.home, "AppData", "Local"))
-		d.config, d.data = filepath.Join(local, "keyfob"), filepath.Join(local, "keyfob")
-	case "darwin":
-		support := filepath.Join(d.home, "Library", "Application Support")
-		d.config = filepath.Join(xdg("XDG_CONFIG_HOME", support), "keyfob")
-		d.data = filepath.Join(xdg("XDG_DATA_HOME", support), "keyfob")
-		d.runtime = xdg("XDG_RUNTIME_DIR", "")
-	default:
-		d.config = filepath.Join(xdg("XDG_CONFIG_HOME", filepath.Join(d.home, ".config")), "keyfob")
-		d.data = filepath.Join(xdg("XDG_DATA_HOME", filepath.Join(d.home, ".local", "share")), "keyfob")
-		d.runtime = xdg("XDG_RUNTIME_DIR", "")
-	}
-	return d, nil
 }
 
 func abs(p, home string) string {

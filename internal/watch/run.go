@@ -257,7 +257,7 @@ func keysIn(typed []byte) []Key {
 			if i >= len(typed) {
 				break
 			}
-			switch params := string(typed[from:i]); typed[i] {
+			switch typed[i] {
 			case 'A':
 				keys = append(keys, Up)
 			case 'B':
@@ -267,7 +267,7 @@ func keysIn(typed []byte) []Key {
 			case 'F':
 				keys = append(keys, Last)
 			case '~':
-				if k, known := map[string]Key{"5": PageUp, "6": PageDown, "1": First, "7": First, "4": Last, "8": Last}[params]; known {
+				if k, known := map[string]Key{"5": PageUp, "6": PageDown, "1": First, "7": First, "4": Last, "8": Last}[string(typed[from:i])]; known {
 					keys = append(keys, k)
 				}
 			}

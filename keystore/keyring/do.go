@@ -32,6 +32,8 @@ func do(req *wire.Request) (resp wire.Response) {
 	switch req.Op {
 	case wire.OpDerive:
 		return deriveKey(req)
+	case wire.OpForeignNames, wire.OpForeignPair:
+		return foreign(req)
 	case wire.OpGet, wire.OpSet, wire.OpDelete:
 	default:
 		return refuse("there is no such operation")

@@ -5,44 +5,8 @@
 # found it, less the user keyfob and its data.
 set -u
 BIN=${1:?usage: systemd-inside.sh DIRECTORY-OF-PROGRAMS}
-D=$BIN/keyfobd
-failed=0
-ok() { echo "ok   $*"; }
-bad() { echo "FAIL $*"; failed=1; }
-check() { # check TEXT COMMAND…
-	local text=$1 out
-	shift
-	if out=$("$@" 2>&1); then ok "$text"; else bad "$text: $(tail -3 <<<"$out")"; fi
-}
-refuses() { # refuses TEXT WORDS COMMAND…: it fails, in these words and with a hint
-	local text=$1 words=$2 out
-	shift 2
-	if out=$("$@" 2>&1); then
-		bad "$text: it did not fail"
-	elif ! grep -q -- "$words" <<<"$out" || ! grep -q '^hint: ' <<<"$out"; then
-		bad "$text: $out"
-	else
-		ok "$text: $(grep -m1 cannot <<<"$out")"
-	fi
-}
-prop() { systemctl show -p "$1" --value keyfob.service; }
-as() { # as USER COMMAND…, as a login would
-	local u=$1 id
-	shift
-	id=$(id -u "$u")
-	setpriv --reuid "$u" --regid "$u" --init-groups env -i HOME="$(getent passwd "$u" | cut -d: -f6)" USER="$u" \
-		PATH="$BIN:/usr/bin:/bin" XDG_RUNTIME_DIR="/run/user/$id" DBUS_SESSION_BUS_ADDRESS="unix:path=/run/user/$id/bus" "$@"
-}
-wait_for() { # wait_for SECONDS COMMAND…
-	local end=$((SECONDS + $1))
-	shift
-	until "$@" >/dev/null 2>&1; do
-		[ $SECONDS -lt $end ] || return 1
-		sleep 0.1
-	done
-}
-pid_is_other() { local p; p=$(prop MainPID); [ "$p" != 0 ] && [ "$p" != "$1" ] && systemctl is-active -q keyfob.service; }
-listing() { find /etc /home /usr/lib/systemd /usr/lib/sysusers.d -path /home/\*/.cache -prune -o \( -type f -o -type l \) -print | grep -v -e '^/etc/\(passwd\|group\|shadow\|gshadow\|subuid\|subgid\|\.pwd\.lock\)' -e /.local/share/keyfob/ | sort; }
+# shellcheck source=packaging/test/checks.sh
+. "$(dirname "$0")/checks.sh"
 for u in alice bob; do id $u >/dev/null 2>&1 || useradd -m $u; done
 before=$(listing)
 
@@ -99,10 +63,9 @@ echo "# the metadata address, judged by user"
 ip addr add 169.254.169.254/32 dev lo 2>/dev/null
 mkdir -p /etc/keyfob
 printf '[[endpoint]]\nkind = "imds"\nlisten = "169.254.169.254:80"\nprofile = "app"\nallow_users = ["alice"]\n' >/etc/keyfob/config.toml
-token() { as "$1" curl -s -o /dev/null -w '%{http_code}' -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token; }
 $D service restart --system
-check "alice gets a token at port 80" test "$(token alice)" = 200
-check "bob does not" test "$(token bob)" = 403
+check "alice gets a token at port 80" test "$(token_status alice 169.254.169.254)" = 200
+check "bob does not" test "$(token_status bob 169.254.169.254)" = 403
 rm /etc/keyfob/config.toml
 ip addr del 169.254.169.254/32 dev lo
 

@@ -11,6 +11,7 @@ import (
 
 	"keyfob/internal/awsclient"
 	"keyfob/internal/cred"
+	"keyfob/internal/source/flight"
 )
 
 const (
@@ -28,25 +29,23 @@ const (
 // source on behalf of all that share the sign-in.
 type attempt struct {
 	*Source
-	in   cred.Input
-	f    *flight
-	base *url.URL      // the Signin endpoint
-	skew time.Duration // AWS's clock minus ours, as far as known
-	keep time.Duration // credentials with more left will do
-	not  string        // but not those with this access key id
-	rec  *record       // nil while nobody knows who signs in
-	why  string        // a person must sign in: one clause
-	// asker says that the Asker failed.
-	asker bool
+	in    cred.Input // of who began it
+	f     *flight.Flight[cred.Credentials]
+	again bool          // a person is asked whatever there is
+	base  *url.URL      // the Signin endpoint
+	skew  time.Duration // AWS's clock minus ours, as far as known
+	keep  time.Duration // credentials with more left will do
+	not   string        // but not those with this access key id
+	rec   *record       // nil while nobody knows who signs in
+	why   string        // a person must sign in: one clause
 }
 
-func (s *Source) attempt(ctx context.Context, in cred.Input, f *flight, not string) (access cred.Credentials, asker bool, err error) {
-	a := &attempt{Source: s, in: in, f: f, keep: enough, not: not}
+func (s *Source) attempt(ctx context.Context, in cred.Input, f *flight.Flight[cred.Credentials], again bool, not string) (cred.Credentials, error) {
+	a := &attempt{Source: s, in: in, f: f, again: again, keep: enough, not: not}
 	if in.Signin != nil {
 		a.keep = enoughNow
 	}
-	access, err = a.run(ctx)
-	return access, a.asker && err != nil, err
+	return a.run(ctx)
 }
 
 func (a *attempt) run(ctx context.Context) (cred.Credentials, error) {
@@ -60,7 +59,7 @@ func (a *attempt) run(ctx context.Context) (cred.Credentials, error) {
 	arn := a.arn
 	if arn == "" {
 		told := false
-		if arn, told = a.d.Sessions.who(a.key); arn != "" && !told {
+		if arn, told = a.d.Sessions.of(a.key).who(); arn != "" && !told {
 			if err := a.learned(ctx, arn); err != nil {
 				return none, err
 			}
@@ -79,7 +78,7 @@ func (a *attempt) run(ctx context.Context) (cred.Credentials, error) {
 		a.d.Log.WithField("login_session", printable(arn)).Warn(damaged.why)
 	}
 	a.why = "nobody has signed in as " + printable(arn)
-	if a.f.again {
+	if a.again {
 		return a.signIn(ctx)
 	}
 	if ours != nil {
@@ -153,13 +152,13 @@ func (a *attempt) keepEnd(ctx context.Context) {
 
 // keepRecord writes the record unless the sign-in was forgotten meanwhile.
 func (a *attempt) keepRecord(ctx context.Context) error {
-	if !a.d.Sessions.current(a.key, a.f) {
+	if forgotten(ctx) {
 		return errForgotten
 	}
 	if err := a.rec.save(ctx, a.d.Store); err != nil {
 		return &storeError{doing: "keep the console sign-in " + printable(a.rec.ARN), err: err}
 	}
-	if !a.d.Sessions.current(a.key, a.f) { // forgotten while it was written
+	if forgotten(ctx) { // while it was written
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 		defer cancel()
 		_ = a.d.Store.Delete(ctx, recordName(a.rec.ARN))
@@ -167,14 +166,6 @@ func (a *attempt) keepRecord(ctx context.Context) error {
 	}
 	return nil
 }
-
-// errForgotten is a sign-in that a logout ended while it was refreshed.
-var errForgotten error = forgotten{}
-
-type forgotten struct{}
-
-func (forgotten) Error() string        { return "cannot use the console sign-in: a logout has ended it" }
-func (forgotten) Is(target error) bool { return target == cred.ErrUnavailable }
 
 // cli uses the session of the AWS CLI's cache. Errors besides those of an
 // attempt: one that Is fs.ErrNotExist, *brokenError, *endedError.

@@ -135,3 +135,32 @@ func TestThroughTheBroker(t *testing.T) {
 	}
 	w.noSecrets(nil)
 }
+
+// TestNobodyComes: for a profile that names nobody, as for any other, the end
+// of the time limit is a person's affair, in the browser and with a code to
+// paste, whichever limit is the first to pass: the caller's or the Queue's.
+func TestNobodyComes(t *testing.T) {
+	for _, arn := range []string{"", alice} {
+		for _, how := range []*cred.Signin{{}, {Remote: true}, {Device: true}} {
+			for _, limits := range [][2]time.Duration{{20 * time.Millisecond, time.Minute}, {time.Minute, 20 * time.Millisecond}} {
+				w := newWorld(t)
+				queue := interact.NewQueue(interact.Config{Expiry: limits[1]})
+				s := w.source(arn)
+				detach := queue.Attach([]cred.LinkKey{s.AskKey()}, never{})
+				ctx, cancel := context.WithTimeout(t.Context(), limits[0])
+				_, err := s.Fetch(ctx, cred.Input{Profile: "asked", Ask: queue, Signin: how})
+				cancel()
+				needsPerson(t, err, "cannot get credentials for asked: nobody")
+				detach()
+			}
+		}
+	}
+}
+
+// never is a person who does not answer.
+type never struct{}
+
+func (never) Prompt(ctx context.Context, _ interact.Pending) (cred.Secret, error) {
+	<-ctx.Done()
+	return cred.Secret{}, ctx.Err()
+}

@@ -243,10 +243,14 @@ func needsPerson(t *testing.T, err error, parts ...string) *cred.InteractionErro
 	return e
 }
 
-// asker is a person. What answers is nil for nobody.
+// asker is a person. What answers is nil for nobody. As at a Queue, calls
+// with one question at a time are one question: when who put it leaves, the
+// next one does.
 type asker struct {
 	w  *world
 	mu sync.Mutex // guards what follows
+	// busy is, by the page of a question, who puts it.
+	busy map[string]chan struct{}
 	// answer says what the person does with a question.
 	answer func(ctx context.Context, q cred.Question) (string, error)
 	asked  []cred.Question
@@ -257,7 +261,25 @@ type asker struct {
 
 func (a *asker) Ask(ctx context.Context, key cred.LinkKey, q cred.Question) (cred.Secret, error) {
 	a.mu.Lock()
-	a.asked, a.keys = append(a.asked, q), append(a.keys, key)
+	turn := a.busy[q.URL]
+	if turn == nil {
+		if a.busy == nil {
+			a.busy = map[string]chan struct{}{}
+		}
+		turn = make(chan struct{}, 1)
+		a.busy[q.URL] = turn
+		a.asked, a.keys = append(a.asked, q), append(a.keys, key)
+	}
+	a.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+	case <-ctx.Done():
+	}
+	if ctx.Err() != nil {
+		return cred.Secret{}, ctx.Err()
+	}
+	a.mu.Lock()
 	answer := a.answer
 	a.mu.Unlock()
 	if answer == nil {

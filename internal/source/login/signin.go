@@ -10,14 +10,13 @@ import (
 	"errors"
 	"net/url"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/signin/types"
 	"github.com/sirupsen/logrus"
 
 	"keyfob/internal/cred"
+	"keyfob/internal/source/flight"
 	"keyfob/internal/source/loopback"
 )
 
@@ -101,17 +100,18 @@ func (a *attempt) signIn(ctx context.Context) (cred.Credentials, error) {
 
 // learned tells who signed in for a profile that named nobody.
 func (a *attempt) learned(ctx context.Context, arn string) error {
-	a.d.Sessions.learn(a.key, a.f, arn, false)
+	e := a.d.Sessions.of(a.key)
+	e.learn(ctx, arn, false)
 	if a.d.Learned != nil {
 		if err := a.d.Learned(ctx, a.link.Profile, arn); err != nil {
 			return &storeError{doing: "note who signed in for profile " + a.link.Profile, err: err}
 		}
 	}
-	a.d.Sessions.learn(a.key, a.f, arn, true)
+	e.learn(ctx, arn, true)
 	return nil
 }
 
-func (a *attempt) question(kind, address string) cred.Question {
+func (a *attempt) question(kind, address string, answer func(cred.Secret)) flight.Question {
 	text := "Sign in to AWS for profile " + a.in.Profile
 	if a.arn != "" {
 		text = "Sign in to AWS as " + printable(a.arn) + " for profile " + a.in.Profile
@@ -119,25 +119,7 @@ func (a *attempt) question(kind, address string) cred.Question {
 	if kind == cred.AskCode {
 		text += ": open the page in any browser and paste the code that it shows"
 	}
-	return cred.Question{Kind: kind, Profile: a.in.Profile, Text: text, URL: address}
-}
-
-// askContext is the context of a question that the person answers elsewhere.
-// An Asker is told no more than that it ended. It takes the end of a time
-// limit for a person who let the question pass, which is how a sign-in that
-// failed in the browser has to count: whoever tries again at once would open
-// one page after another.
-type askContext struct {
-	context.Context
-	failed *atomic.Bool
-}
-
-func (c askContext) Err() error {
-	err := c.Context.Err()
-	if err != nil && c.failed.Load() {
-		return context.DeadlineExceeded
-	}
-	return err
+	return flight.Question{Why: a.why, Question: cred.Question{Kind: kind, Text: text, URL: address}, Answer: answer}
 }
 
 // browser signs in in a browser of this machine, which the page sends back to
@@ -158,48 +140,28 @@ func (a *attempt) browser(ctx context.Context) (x *session, err error) {
 	// will be none, which ends the waiting.
 	waiting, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	asking, over := context.WithCancel(ctx)
-	var failed atomic.Bool
-	var asker sync.WaitGroup
-	asker.Go(func() {
-		answer, err := a.in.Ask.Ask(askContext{asking, &failed}, a.key, a.question(cred.AskBrowser, g.address(a.base)))
-		switch {
-		case err != nil && asking.Err() == nil:
-			stop(&askFailure{err})
-		case err == nil && answer.Equal(cred.NewSecret(cred.AnswerNoBrowser)):
+	asked := a.f.Ask(ctx, a.question(cred.AskBrowser, g.address(a.base), func(answer cred.Secret) {
+		if answer.Reveal() == cred.AnswerNoBrowser {
 			stop(errNoBrowser)
 		}
-	})
-	defer asker.Wait()
-	defer func() {
-		failed.Store(err != nil && context.Cause(waiting) == nil)
-		over()
-	}()
+	}))
+	defer func() { asked.Over(err != nil && context.Cause(waiting) == nil) }()
 
 	values, err := back.Wait(waiting, g.state)
 	var said *loopback.AnswerError
-	var asked *askFailure
 	switch {
 	case err == nil:
+		asked.Acted()
 		return a.redeem(ctx, g, values.Get("code"))
 	case errors.Is(err, loopback.ErrRefused):
-		return nil, a.personError(cred.AskBrowser, "the sign-in was refused in the browser")
+		return nil, &flight.PersonError{Kind: cred.AskBrowser, Why: "the sign-in was refused in the browser"}
 	case errors.As(err, &said):
 		return nil, a.refused(said.Error(), "keyfob login "+a.in.Profile+" to try again", err)
-	case errors.As(context.Cause(waiting), &asked):
-		return nil, a.askerError(asked.err)
-	case errors.Is(context.Cause(waiting), errNoBrowser):
-		return nil, errNoBrowser
-	case ctx.Err() != nil:
-		return nil, late(ctx, a.Source, a.in)
+	case context.Cause(waiting) != nil:
+		return nil, context.Cause(waiting)
 	}
 	return nil, err
 }
-
-// askFailure is the Asker's error on its way to who waits for the browser.
-type askFailure struct{ err error }
-
-func (f *askFailure) Error() string { return f.err.Error() }
 
 // remote signs in in any browser; the person carries the code here.
 func (a *attempt) remote(ctx context.Context) (*session, error) {
@@ -207,12 +169,14 @@ func (a *attempt) remote(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	pasted, err := a.in.Ask.Ask(ctx, a.key, a.question(cred.AskCode, g.address(a.base)))
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil, late(ctx, a.Source, a.in)
-	case err != nil:
-		return nil, a.askerError(err)
+	answers := make(chan cred.Secret, 1)
+	asked := a.f.Ask(ctx, a.question(cred.AskCode, g.address(a.base), func(answer cred.Secret) { answers <- answer }))
+	defer asked.Over(false)
+	var pasted cred.Secret
+	select {
+	case pasted = <-answers:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 	code, why := codeOf(pasted, g.state)
 	if why != "" {
@@ -263,7 +227,7 @@ func (a *attempt) redeem(ctx context.Context, g *grant, code string) (*session, 
 	var ended *endedError
 	switch {
 	case errors.As(err, &ended):
-		return nil, a.personError(cred.AskBrowser, ended.why)
+		return nil, &flight.PersonError{Kind: cred.AskBrowser, Why: ended.why}
 	case err != nil:
 		return nil, err
 	}
@@ -283,40 +247,4 @@ func (a *attempt) redeem(ctx context.Context, g *grant, code string) (*session, 
 // refused is a sign-in that failed for good.
 func (a *attempt) refused(why, help string, err error) error {
 	return &cred.UpstreamError{Op: "SignIn", Target: a.arn, Message: "cannot sign in for profile " + a.in.Profile + ": " + why, Help: help, Refused: true, Err: err}
-}
-
-// personError says that a person must act, and why.
-func (a *attempt) personError(kind, why string) error {
-	return &cred.InteractionError{
-		Key: a.key, Kind: kind, Profile: a.in.Profile,
-		Message: "cannot get credentials for " + a.in.Profile + ": " + why,
-		Help:    "keyfob login " + a.in.Profile,
-	}
-}
-
-// askerError is the Asker's error with the reason for which it was asked.
-func (a *attempt) askerError(err error) error {
-	a.asker = true
-	ie, ok := err.(*cred.InteractionError)
-	if !ok {
-		return err
-	}
-	c := *ie
-	// What the Asker says after "a person must act" is why nobody answered.
-	_, rest, _ := strings.Cut(c.Message, "a person must act")
-	c.Message = "cannot get credentials for " + a.in.Profile + ": " + a.why + rest
-	return &c
-}
-
-// late is the error of an attempt whose time is over.
-func late(ctx context.Context, s *Source, in cred.Input) error {
-	err := ctx.Err()
-	if !errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	return &cred.InteractionError{
-		Key: s.key, Kind: cred.AskBrowser, Profile: in.Profile,
-		Message: "cannot get credentials for " + in.Profile + ": nobody signed in within the time limit",
-		Help:    "keyfob login " + in.Profile,
-	}
 }

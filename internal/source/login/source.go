@@ -10,6 +10,7 @@ import (
 
 	"keyfob/internal/awsclient"
 	"keyfob/internal/cred"
+	"keyfob/internal/source/flight"
 	"keyfob/profiles"
 )
 
@@ -117,7 +118,7 @@ func Logout(ctx context.Context, link profiles.Link, d Deps) error {
 		return err
 	}
 	s := src.(*Source)
-	arn := s.d.Sessions.forget(s.key, s.arn)
+	arn := s.d.Sessions.of(s.key).forget(s.arn)
 	if arn == "" {
 		return nil
 	}
@@ -139,50 +140,45 @@ func (s *Source) Fetch(ctx context.Context, in cred.Input) (cred.Credentials, er
 	if id := s.given.Load(); id != nil && in.Signin == nil {
 		not = *id
 	}
+	e := s.d.Sessions.of(s.key)
 	for {
-		f, lead := s.d.Sessions.join(s.key, in.Signin != nil)
-		if lead {
-			s.lead(ctx, in, f, not)
-			return s.give(f)
-		}
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return cred.Credentials{}, late(ctx, s, in)
-		}
+		led := false
+		got, err := e.flights.Do(ctx, s.participant(in), func() (flight.Run[cred.Credentials], error) {
+			led = true
+			again := e.again(in.Signin != nil)
+			return func(ctx context.Context, f *flight.Flight[cred.Credentials]) (cred.Credentials, error) {
+				return s.attempt(ctx, in, f, again, not)
+			}, nil
+		})
 		switch {
-		case in.Signin != nil && s.d.Sessions.renewed(s.key):
-			// A person comes to sign in again, and the others did not.
-		case f.err == nil && f.access.AccessKeyID == not:
-			// The others were content with what this link wants replaced.
-		case f.err != nil && (f.asker || errors.Is(f.err, context.Canceled) || errors.Is(f.err, errAttempt)):
-			// That nobody could be asked, or left, says nothing about us.
-		default:
-			return s.give(f)
+		case ctx.Err() != nil, led:
+		case in.Signin != nil && e.renewed():
+			continue // a person comes to sign in again, and the others did not
+		case err == nil && got.AccessKeyID == not:
+			continue // the others were content with what this link wants replaced
+		case errors.Is(err, flight.ErrLeft):
+			continue
 		}
+		if err != nil {
+			return cred.Credentials{}, err
+		}
+		s.given.Store(&got.AccessKeyID)
+		return got, nil
 	}
 }
 
-// lead makes the attempt f.
-func (s *Source) lead(ctx context.Context, in cred.Input, f *flight, not string) {
-	defer s.d.Sessions.leave(s.key, f) // also where the attempt panics
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(f.over, func() { cancel(errForgotten) })()
-	f.err = errAttempt
-	f.access, f.asker, f.err = s.attempt(ctx, in, f, not)
-	if f.err != nil && context.Cause(ctx) == errForgotten {
-		f.err = errForgotten
-	}
-}
-
-var errAttempt = errors.New("cannot sign in: the attempt broke off")
-
-func (s *Source) give(f *flight) (cred.Credentials, error) {
-	if f.err != nil {
-		return cred.Credentials{}, f.err
-	}
-	id := f.access.AccessKeyID
-	s.given.Store(&id)
-	return f.access, nil
+// participant is a Fetch in an attempt.
+func (s *Source) participant(in cred.Input) flight.Caller {
+	return flight.Caller{Key: s.key, Profile: in.Profile, Ask: in.Ask, Log: s.d.Log,
+		NoBrowser: in.Signin != nil && (in.Signin.Remote || in.Signin.Device),
+		Person: func(kind, why string) error {
+			if why == "" {
+				why = "nobody signed in within the time limit"
+			}
+			return &cred.InteractionError{
+				Key: s.key, Kind: kind, Profile: in.Profile,
+				Message: "cannot get credentials for " + in.Profile + ": " + why,
+				Help:    "keyfob login " + in.Profile,
+			}
+		}}
 }

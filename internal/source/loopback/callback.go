@@ -101,14 +101,27 @@ func (c *Callback) Wait(ctx context.Context, state string) (url.Values, error) {
 		return nil, ErrClosed
 	}
 	w := &waiter{host: c.host, state: sha256.Sum256([]byte(state)), log: c.Log, came: make(chan struct{})}
+	if err := serve(ctx, c.listener, w, w.came); err != nil {
+		return nil, err
+	}
+	return w.values, w.err
+}
+
+// serve answers requests until came is closed or ctx ends, and returns after
+// everything that it started has ended and the listener is closed. Errors:
+// ErrClosed, ctx's.
+func serve(ctx context.Context, listener net.Listener, handler http.Handler, came <-chan struct{}) error {
 	var conns sync.WaitGroup
 	server := &http.Server{
-		Handler:                      w,
+		Handler:                      handler,
 		ReadTimeout:                  readTimeout,
 		WriteTimeout:                 writeTimeout,
 		MaxHeaderBytes:               maxHeader,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     stdlog.New(io.Discard, "", 0),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
 		ConnState: func(_ net.Conn, s http.ConnState) {
 			switch s {
 			case http.StateNew:
@@ -120,12 +133,12 @@ func (c *Callback) Wait(ctx context.Context, state string) (url.Values, error) {
 	}
 	server.SetKeepAlivesEnabled(false)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(c.listener) }()
+	go func() { served <- server.Serve(listener) }()
 
 	var err error
 	running := true
 	select {
-	case <-w.came:
+	case <-came:
 	case <-ctx.Done():
 		err = ctx.Err()
 	case err = <-served:
@@ -137,18 +150,21 @@ func (c *Callback) Wait(ctx context.Context, state string) (url.Values, error) {
 	// Not Shutdown: that waits for connections which a browser opens in
 	// advance and never uses. The answer's page has been sent by now.
 	_ = server.Close()
-	_ = c.Close()
+	_ = listener.Close()
 	if running {
 		<-served
 	}
 	conns.Wait()
 	select {
-	case <-w.came: // also where it came at the same moment
-		return w.values, w.err
+	case <-came: // also where it came at the same moment
+		return nil
 	default:
-		return nil, err
+		return err
 	}
 }
+
+// connKey is that of a request's connection in its context.
+type connKey struct{}
 
 // Close closes the listener; a Wait under way returns. It may be called
 // again.

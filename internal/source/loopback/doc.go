@@ -6,4 +6,7 @@
 // Every page and program of the machine can reach the port. What they send
 // is told from the answer by the state, a secret between us and whom we sent
 // the browser to; a request without it is refused and changes nothing.
+//
+// The other way round, Once sends one browser on to an address that must not
+// stand in an argument list.
 package loopback

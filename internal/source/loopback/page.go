@@ -11,6 +11,7 @@ const (
 	deniedPage  = "The sign-in was refused, and keyfob knows. You can close this page."
 	failedPage  = "The sign-in failed. keyfob says why where you started it. You can close this page."
 	latePage    = "This sign-in has been answered already. You can close this page."
+	onPage      = "keyfob sends this browser on."
 	refusedPage = "This is not an answer that keyfob waits for. Nothing was changed."
 )
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"keyfob/internal/cred"
+	"keyfob/internal/source/flight"
 )
 
 // Times of a device sign-in: what RFC 8628 §3.2 and §3.5 say, within bounds.
@@ -23,13 +24,13 @@ const (
 )
 
 // device signs in with a browser elsewhere, which is shown a code.
-func (s *session) device(ctx context.Context, op *operation, c *caller, p *provider) (r *record, err error) {
+func (s *session) device(ctx context.Context, f *flight.Flight[outcome], c *caller, p *provider, why string) (r *record, err error) {
 	x := &call{signIn: c.signIn, op: "OIDCDeviceAuthorization", doing: "cannot sign in at " + c.issuer + ": "}
 	if p.Device == "" {
 		if p.Authorization == "" {
 			return nil, x.error(http.StatusOK, "", "the provider has neither an authorization_endpoint nor a device_authorization_endpoint", "", true)
 		}
-		return nil, &personError{cred.AskBrowser, "no browser can be opened here, or none was wanted, and the provider has no sign-in by a code"}
+		return nil, &flight.PersonError{Kind: cred.AskBrowser, Why: "no browser can be opened here, or none was wanted, and the provider has no sign-in by a code"}
 	}
 	a, err := x.post(ctx, p.Device, url.Values{"client_id": {c.client}, "scope": {strings.Join(c.scopes, " ")}})
 	if err != nil {
@@ -67,8 +68,8 @@ func (s *session) device(ctx context.Context, op *operation, c *caller, p *provi
 
 	waiting, stop := context.WithTimeout(ctx, life)
 	defer stop()
-	_, over := s.put(ctx, op, cred.Question{Kind: cred.AskDevice, Text: c.text(), URL: page, UserCode: got.UserCode}, nil)
-	defer func() { over(err != nil && context.Cause(ctx) == nil) }()
+	asked := f.Ask(ctx, flight.Question{Why: why, Question: cred.Question{Kind: cred.AskDevice, Text: c.text(), URL: page, UserCode: got.UserCode}})
+	defer func() { asked.Over(err != nil && context.Cause(ctx) == nil) }()
 	for {
 		select {
 		case <-time.After(every):
@@ -76,7 +77,7 @@ func (s *session) device(ctx context.Context, op *operation, c *caller, p *provi
 			if cause := context.Cause(ctx); cause != nil {
 				return nil, cause
 			}
-			return nil, &personError{cred.AskDevice, "the code " + got.UserCode + " expired before anybody used it"}
+			return nil, &flight.PersonError{Kind: cred.AskDevice, Why: "the code " + got.UserCode + " expired before anybody used it"}
 		}
 		y := &call{signIn: c.signIn, doing: x.doing}
 		t, err := p.exchange(ctx, y, url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {got.DeviceCode}})
@@ -94,9 +95,9 @@ func (s *session) device(ctx context.Context, op *operation, c *caller, p *provi
 		case no.code == "slow_down":
 			every = min(every+slowDown, maxInterval)
 		case no.code == "access_denied":
-			return nil, &personError{cred.AskDevice, "refused in the browser"}
+			return nil, &flight.PersonError{Kind: cred.AskDevice, Why: "refused in the browser"}
 		case no.code == "expired_token":
-			return nil, &personError{cred.AskDevice, "the code " + got.UserCode + " expired before anybody used it"}
+			return nil, &flight.PersonError{Kind: cred.AskDevice, Why: "the code " + got.UserCode + " expired before anybody used it"}
 		default:
 			return nil, y.refusal(no)
 		}

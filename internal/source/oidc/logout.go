@@ -21,9 +21,12 @@ func Logout(ctx context.Context, link profiles.Link, d Deps) error {
 		return err
 	}
 	s := in.d.Sessions.of(in.AskKey())
-	if err := s.quiet(ctx); err != nil {
-		return err
-	}
+	return s.flights.End(ctx, errForgotten, func() error { return s.signOut(ctx, in) })
+}
+
+// signOut is Logout while no flight is under way.
+func (s *session) signOut(ctx context.Context, in *signIn) (err error) {
+	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.unsaved
 	if r == nil {
@@ -38,24 +41,6 @@ func Logout(ctx context.Context, link profiles.Link, d Deps) error {
 		err = nil
 	}
 	return errors.Join(err, s.tell(ctx, in, r))
-}
-
-// quiet ends what is under way and returns with mu held.
-func (s *session) quiet(ctx context.Context) error {
-	for {
-		s.mu.Lock()
-		op := s.op
-		if op == nil {
-			return nil
-		}
-		op.cancel(errForgotten)
-		s.mu.Unlock()
-		select {
-		case <-op.done:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // tell tells the provider that a sign-in is over. mu is held.

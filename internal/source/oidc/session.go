@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"keyfob/internal/cred"
+	"keyfob/internal/source/flight"
 )
 
 // Sessions is what the oidc links of a daemon share: of each sign-in, the one
@@ -59,21 +60,24 @@ func (x *Sessions) Forget() {
 // session is one sign-in.
 type session struct {
 	key cred.LinkKey
+	// flights are its refreshes and sign-ins. Their lock is taken before mu.
+	flights flight.Group[outcome]
 
 	mu    sync.Mutex // guards the vault's record of key, from reading to writing it, and what follows
-	op    *operation // under way, nil for none
 	renew bool
-	// asking counts the calls of Ask that have not returned; idle is closed
-	// when there is none any more, nil while there is none.
-	asking int
-	idle   chan struct{}
 	// unsaved is a record that could not be written. It is written before
 	// its tokens are used; until then it is all there is of them.
 	unsaved *record
 
-	// provider is what discovery said. Only the operation under way uses it,
-	// or who has ended operations.
+	// provider is what discovery said. Only the flight under way uses it, or
+	// who has ended flights.
 	provider *provider
+}
+
+// outcome is what a flight brought.
+type outcome struct {
+	token
+	what step
 }
 
 // token is an ID token with what it says.
@@ -84,6 +88,21 @@ type token struct {
 }
 
 func (r *record) token() token { return token{r.id, r.claims, r.since} }
+
+var (
+	// errForgotten ends a flight whose sign-in is signed out of.
+	errForgotten = fmt.Errorf("the sign-in was signed out of: %w", cred.ErrUnavailable)
+	// errAgain: the record has changed, decide anew.
+	errAgain = errors.New("the sign-in has ended")
+	// errNoBrowser: no browser can be opened, or none is wanted.
+	errNoBrowser = errors.New("no browser can be opened")
+)
+
+// interaction says that a person must act, in words for one caller.
+func (s *session) interaction(c *caller, kind, why string) error {
+	return &cred.InteractionError{Key: s.key, Kind: kind, Profile: c.in.Profile,
+		Message: "cannot get credentials for " + c.in.Profile + ": the sign-in at " + c.issuer + ": " + why, Help: "keyfob login " + c.in.Profile}
+}
 
 // caller is one Fetch.
 type caller struct {
@@ -135,26 +154,21 @@ func (s *session) next(ctx context.Context, c *caller) (token, step, error) {
 // need; concurrent callers share either.
 func (s *session) token(ctx context.Context, c *caller) (token, error) {
 	for range 8 {
-		s.mu.Lock()
-		op := s.op
-		if op == nil {
-			t, what, err := s.next(ctx, c)
-			if err != nil || what == useIt {
-				s.mu.Unlock()
-				return t, err
-			}
-			op = s.start(ctx, c, what)
-		}
-		op.waiters++
-		s.mu.Unlock()
-
-		err := s.wait(ctx, op, c)
+		var t token
+		settled := false
+		got, err := s.flights.Do(ctx, s.participant(c), func() (run flight.Run[outcome], err error) {
+			t, run, err = s.begin(ctx, c)
+			settled = run == nil
+			return run, err
+		})
 		switch {
-		case err == nil && op.what == refreshIt && c.in.Signin != nil && s.renewed():
+		case settled:
+			return t, err
+		case err == nil && got.what == refreshIt && c.in.Signin != nil && s.renewed():
 			continue // the person wants to sign in, and this was none
 		case err == nil:
-			return op.got, nil
-		case errors.Is(err, errAgain), errors.Is(err, errLeft):
+			return got.token, nil
+		case errors.Is(err, errAgain), errors.Is(err, flight.ErrLeft):
 			if ctx.Err() != nil {
 				return token{}, ctx.Err()
 			}
@@ -163,6 +177,43 @@ func (s *session) token(ctx context.Context, c *caller) (token, error) {
 		}
 	}
 	return token{}, fmt.Errorf("cannot get a sign-in at %s: it changes all the time: %w", c.issuer, cred.ErrUnavailable)
+}
+
+// participant is c in a flight.
+func (s *session) participant(c *caller) flight.Caller {
+	return flight.Caller{Key: s.key, Profile: c.in.Profile, Ask: c.in.Ask, NoBrowser: c.device(), Log: c.log(),
+		Person: func(kind, why string) error {
+			if why == "" {
+				why = "nobody finished it in time"
+			}
+			return s.interaction(c, kind, why)
+		}}
+}
+
+// begin decides what there is to be done, nil for nothing where t will do.
+func (s *session) begin(ctx context.Context, c *caller) (t token, run flight.Run[outcome], err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, what, err := s.next(ctx, c)
+	if err != nil || what == useIt {
+		return t, nil, err
+	}
+	if what == signInAnew {
+		s.renew = false
+	}
+	return t, func(ctx context.Context, f *flight.Flight[outcome]) (outcome, error) {
+		var r *record
+		var err error
+		if what == refreshIt {
+			r, err = s.refresh(ctx, c)
+		} else {
+			r, err = s.signIn(ctx, f, c)
+		}
+		if err != nil {
+			return outcome{}, err
+		}
+		return outcome{r.token(), what}, nil
+	}, nil
 }
 
 func (s *session) renewed() bool {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -195,51 +194,6 @@ func TestLeaving(t *testing.T) {
 	_, err := w.source(w.link()).Fetch(first, cred.Input{Profile: "first", Ask: w.ask})
 	if !errors.Is(err, context.Canceled) || time.Since(began) > 2*time.Second {
 		t.Errorf("the last one left: %v after %v", err, time.Since(began))
-	}
-}
-
-// TestSettle: a question is not asked while somebody still asks the one
-// before: to the Queue they are one, and the first one's page is closed.
-func TestSettle(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, fakeaws.OIDCSpec{})
-	w.aws.SetSignIn(fakeaws.SignInOIDC, fakeaws.SignInDeny)
-	var mu sync.Mutex
-	var events []string
-	note := func(s string) { mu.Lock(); events = append(events, s); mu.Unlock() }
-	both := make(chan struct{}, 3)
-	w.ask.does = func(ctx context.Context, q cred.Question) (cred.Secret, error) {
-		note("asks " + q.Profile)
-		both <- struct{}{}
-		if q.Profile == "quick" {
-			for len(both) < 2 {
-				time.Sleep(time.Millisecond)
-			}
-			open(t, q.URL)
-		} else if q.Profile == "next" {
-			open(t, q.URL)
-		}
-		<-ctx.Done()
-		if q.Profile == "slow" {
-			time.Sleep(300 * time.Millisecond)
-		}
-		note("leaves " + q.Profile)
-		return cred.Secret{}, ctx.Err()
-	}
-	var wg sync.WaitGroup
-	for _, p := range []string{"slow", "quick"} {
-		wg.Go(func() {
-			_, err := w.fetchWith(w.link(), cred.Input{Profile: p})
-			interaction(t, err)
-			if p == "quick" {
-				_, err := w.fetchWith(w.link(), cred.Input{Profile: "next"})
-				interaction(t, err)
-			}
-		})
-	}
-	wg.Wait()
-	if i, j := slices.Index(events, "leaves slow"), slices.Index(events, "asks next"); i < 0 || j < i {
-		t.Errorf("in this order: %v", events)
 	}
 }
 

@@ -13,25 +13,30 @@ import (
 	"golang.org/x/oauth2"
 
 	"keyfob/internal/cred"
+	"keyfob/internal/source/flight"
 	"keyfob/internal/source/loopback"
 )
 
 // signIn asks a person to sign in: in a browser of this machine by the
 // authorization code grant with PKCE (RFC 7636, RFC 8252), or by a code for
 // another device (RFC 8628).
-func (s *session) signIn(ctx context.Context, op *operation, c *caller) (*record, error) {
+func (s *session) signIn(ctx context.Context, f *flight.Flight[outcome], c *caller) (*record, error) {
 	x := &call{signIn: c.signIn, doing: "cannot sign in at " + c.issuer + ": "}
 	p, err := s.known(ctx, c.signIn, x.doing)
+	if err != nil {
+		return nil, err
+	}
+	why, err := s.why(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	var r *record
 	err = errNoBrowser
 	if !c.device() {
-		r, err = s.browser(ctx, op, c, p, x)
+		r, err = s.browser(ctx, f, c, p, x, why)
 	}
 	if errors.Is(err, errNoBrowser) && (ctx.Err() == nil || context.Cause(ctx) == nil) {
-		r, err = s.device(ctx, op, c, p)
+		r, err = s.device(ctx, f, c, p, why)
 	}
 	if err != nil {
 		return nil, err
@@ -44,10 +49,31 @@ func (s *session) signIn(ctx context.Context, op *operation, c *caller) (*record
 	return r, nil
 }
 
+// why is why a person must sign in, in one clause, "" where there is no need.
+func (s *session) why(ctx context.Context, c *caller) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, err := s.see(ctx, c.signIn)
+	at := "the sign-in at " + c.issuer
+	switch now := c.awsNow(ctx); {
+	case err != nil:
+		return "", err
+	case r.since.IsZero():
+		return "nobody has signed in at " + c.issuer, nil
+	case r.usable(now):
+		return "", nil
+	case !r.refresh.IsZero() && !r.refreshEnds.IsZero() && !r.refreshEnds.After(now):
+		return at + " ended at " + r.refreshEnds.UTC().Format(time.RFC3339), nil
+	case r.id.IsZero():
+		return at + " has ended: AWS takes its ID token no more", nil
+	}
+	return at + " ended at " + r.claims.expires.UTC().Format(time.RFC3339), nil
+}
+
 func (s *signIn) text() string { return "Sign in at " + s.issuer }
 
 // browser signs in on this machine. errNoBrowser: it has none.
-func (s *session) browser(ctx context.Context, op *operation, c *caller, p *provider, x *call) (r *record, err error) {
+func (s *session) browser(ctx context.Context, f *flight.Flight[outcome], c *caller, p *provider, x *call, why string) (r *record, err error) {
 	if p.Authorization == "" {
 		return nil, errNoBrowser
 	}
@@ -67,17 +93,22 @@ func (s *session) browser(ctx context.Context, op *operation, c *caller, p *prov
 	}
 	waiting, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	asked, over := s.put(ctx, op, cred.Question{Kind: cred.AskBrowser, Text: c.text(), URL: page}, func() { stop(errNoBrowser) })
+	asked := f.Ask(ctx, flight.Question{Why: why, Question: cred.Question{Kind: cred.AskBrowser, Text: c.text(), URL: page},
+		Answer: func(answer cred.Secret) {
+			if answer.Reveal() == cred.AnswerNoBrowser {
+				stop(errNoBrowser)
+			}
+		}})
 	// What failed after the person did his part cools down like a refusal: a
 	// caller that tries again at once would open one tab after another.
-	defer func() { over(err != nil && context.Cause(waiting) == nil) }()
+	defer func() { asked.Over(err != nil && context.Cause(waiting) == nil) }()
 	answer, err := cb.Wait(waiting, state)
 	var said *loopback.AnswerError
 	switch {
 	case err == nil:
-		asked.acted.Store(true)
+		asked.Acted()
 	case errors.Is(err, loopback.ErrRefused):
-		return nil, &personError{cred.AskBrowser, err.Error()}
+		return nil, &flight.PersonError{Kind: cred.AskBrowser, Why: err.Error()}
 	case errors.As(err, &said):
 		x.op = "OIDCAuthorize"
 		return nil, x.refusal(&oauthError{code: said.Code, text: clause(said.Description), status: http.StatusFound})

@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -65,6 +69,53 @@ func ListRoles(ctx context.Context, link profiles.Link, d Deps, in cred.Input, a
 	return list, err
 }
 
+// AccountRoles is an account with the names of the roles in it that are
+// assigned to the person.
+type AccountRoles struct {
+	Account
+	Roles []string
+}
+
+// atOnce is how many accounts Assignments asks about at a time: the portal
+// limits the rate, and more gain little.
+const atOnce = 4
+
+// Assignments returns every account and role that is assigned to the person
+// of a sign-in, in the portal's order; otherwise it is ListAccounts. An
+// account that was unassigned meanwhile is left out.
+func Assignments(ctx context.Context, link profiles.Link, d Deps, in cred.Input) ([]AccountRoles, error) {
+	if d.Sessions == nil {
+		d.Sessions = NewSessions() // one for all calls
+	}
+	accounts, err := ListAccounts(ctx, link, d, in)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]AccountRoles, len(accounts))
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(atOnce, len(accounts)) {
+		workers.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(accounts) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				roles, err := ListRoles(ctx, link, d, in, accounts[i].ID)
+				var up *cred.UpstreamError
+				if err != nil && !(errors.As(err, &up) && (up.Status == http.StatusForbidden || up.Status == http.StatusNotFound)) {
+					cancel(err) // the first one's
+					return
+				}
+				list[i] = AccountRoles{accounts[i], roles}
+			}
+		})
+	}
+	workers.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(list, func(a AccountRoles) bool { return len(a.Roles) == 0 }), nil
+}
+
 // pages calls get for each page of a list.
 func pages(ctx context.Context, link profiles.Link, d Deps, in cred.Input, op, account string,
 	get func(ctx context.Context, client *sso.Client, access, next *string) (*string, error)) error {
@@ -94,7 +145,7 @@ func pages(ctx context.Context, link profiles.Link, d Deps, in cred.Input, op, a
 					}
 					return err
 				})
-				if err == nil || try == maxTries || !errors.Is(err, cred.ErrUnavailable) || !sleep(ctx, pause(try)) {
+				if err == nil || try == maxTries || !errors.Is(err, cred.ErrUnavailable) || !sleep(ctx, max(pause(try), wanted(err))) {
 					return err
 				}
 			}
@@ -107,6 +158,16 @@ func pages(ctx context.Context, link profiles.Link, d Deps, in cred.Input, op, a
 		}
 	}
 	return errors.New("cannot " + doing + ": the portal's list does not end")
+}
+
+// wanted is how long the portal says that callers must wait (Retry-After), 0
+// where it does not, at most maxPause.
+func wanted(err error) time.Duration {
+	var says interface{ RetryAfter() time.Duration }
+	if !errors.As(err, &says) {
+		return 0
+	}
+	return min(says.RetryAfter(), maxPause)
 }
 
 // pause is how long to wait after a number of failed tries: from half a

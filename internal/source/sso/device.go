@@ -10,6 +10,7 @@ import (
 
 	"keyfob/internal/awsclient"
 	"keyfob/internal/cred"
+	"keyfob/internal/source/flight"
 )
 
 // Polling, by RFC 8628 §3.5.
@@ -28,7 +29,7 @@ type authorization struct {
 }
 
 // device signs in by a code that the person confirms on any device.
-func (s *session) device(ctx context.Context, op *operation, c *caller) (*tokens, error) {
+func (s *session) device(ctx context.Context, f *flight.Flight[step], c *caller, why string) (*tokens, error) {
 	r, err := c.registration(ctx, false)
 	if err != nil {
 		return nil, err
@@ -45,10 +46,10 @@ func (s *session) device(ctx context.Context, op *operation, c *caller) (*tokens
 	if err != nil {
 		return nil, err
 	}
-	over := s.put(ctx, op, cred.Question{Kind: cred.AskDevice, Text: c.text(), URL: a.page, UserCode: a.userCode}, nil)
+	asked := f.Ask(ctx, flight.Question{Why: why, Question: cred.Question{Kind: cred.AskDevice, Text: c.text(), URL: a.page, UserCode: a.userCode}})
 	t, err := c.poll(ctx, r, a)
-	var p *personError
-	over(errors.As(err, &p))
+	var p *flight.PersonError
+	asked.Over(errors.As(err, &p))
 	return t, err
 }
 
@@ -82,7 +83,7 @@ func (c *caller) authorize(ctx context.Context, r *client) (*authorization, erro
 
 // poll asks for the tokens until the person has confirmed the code.
 func (c *caller) poll(ctx context.Context, r *client, a *authorization) (*tokens, error) {
-	late := &personError{cred.AskDevice, "nobody confirmed the code in time"}
+	late := &flight.PersonError{Kind: cred.AskDevice, Why: "nobody confirmed the code in time"}
 	for {
 		if !sleep(ctx, a.interval) {
 			return nil, ctx.Err()
@@ -106,7 +107,7 @@ func (c *caller) poll(ctx context.Context, r *client, a *authorization) (*tokens
 			a.interval = min(a.interval+slowerBy, maxInterval)
 			continue
 		case "AccessDeniedException":
-			return nil, &personError{cred.AskDevice, "refused in the browser"}
+			return nil, &flight.PersonError{Kind: cred.AskDevice, Why: "refused in the browser"}
 		case "ExpiredTokenException":
 			return nil, late
 		case "InvalidClientException", "UnauthorizedClientException":

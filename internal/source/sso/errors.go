@@ -2,6 +2,7 @@ package sso
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strconv"
@@ -35,17 +36,11 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
-// personError ends a sign-in because of the person. Each caller gets it as
-// an InteractionError of its own profile.
-type personError struct {
-	kind string // cred.AskBrowser or AskDevice
-	why  string
-}
-
-func (e *personError) Error() string { return e.why }
-
 // errNoBrowser: the person's program can't open a browser.
 var errNoBrowser = errors.New("no browser can be opened")
+
+// errForgotten ends a flight whose session is signed out of.
+var errForgotten = fmt.Errorf("the session was signed out of: %w", cred.ErrUnavailable)
 
 // interaction is an error that needs a person, in words for c.
 func (s *session) interaction(c *caller, kind, why string) error {

@@ -27,38 +27,22 @@ func Logout(ctx context.Context, link profiles.Link, d Deps) error {
 	}
 	c := &caller{signIn: &si}
 	s := si.d.Sessions.of(si.key())
-	if err := s.quiet(ctx); err != nil {
+	var given []cred.Secret
+	err = s.flights.End(ctx, errForgotten, func() (err error) {
+		given, err = s.forget(ctx, c)
 		return err
-	}
-	given, err := s.forget(ctx, c)
-	s.mu.Unlock()
+	})
 	for _, access := range given {
 		err = errors.Join(err, c.signOut(ctx, access))
 	}
 	return err
 }
 
-// quiet ends what is under way and returns with mu held.
-func (s *session) quiet(ctx context.Context) error {
-	for {
-		s.mu.Lock()
-		op := s.op
-		if op == nil {
-			return nil
-		}
-		op.cancel(errForgotten)
-		s.mu.Unlock()
-		select {
-		case <-op.done:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
 // forget drops the tokens and returns the access tokens that the portal may
-// still take. mu is held, and nothing is under way.
+// still take. No flight is under way.
 func (s *session) forget(ctx context.Context, c *caller) (given []cred.Secret, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	unlock, err := c.lockCache(ctx)
 	if err != nil {
 		return nil, err

@@ -56,6 +56,8 @@ type record struct {
 	tokens
 	spent   []string
 	refused []string
+	// ended is when AWS was seen to refuse the access token before its end.
+	ended time.Time
 }
 
 // hashesKept bounds spent and refused: older ones are of tokens that are
@@ -105,11 +107,12 @@ type wireRecord struct {
 	ClientExpires time.Time `json:"client_expires"`
 	Spent         []string  `json:"spent,omitempty"`
 	Refused       []string  `json:"refused,omitempty"`
+	Ended         time.Time `json:"ended,omitzero"`
 }
 
 func (r *record) encode() (cred.Secret, error) {
 	b, err := json.Marshal(wireRecord{recordVersion, r.access.Reveal(), r.obtained.UTC(), r.expires.UTC(), r.refresh.Reveal(),
-		r.clientID, r.clientSecret.Reveal(), r.clientExpires.UTC(), r.spent, r.refused})
+		r.clientID, r.clientSecret.Reveal(), r.clientExpires.UTC(), r.spent, r.refused, r.ended.UTC()})
 	if err != nil {
 		return cred.Secret{}, fmt.Errorf("cannot write the record of a sign-in: %w", err)
 	}
@@ -125,7 +128,7 @@ func decodeRecord(v cred.Secret) (*record, error) {
 		return nil, fmt.Errorf("it has version %d, and this keyfob knows %d", w.Version, recordVersion)
 	}
 	return &record{tokens{cred.NewSecret(w.AccessToken), w.Obtained, w.Expires, cred.NewSecret(w.RefreshToken),
-		w.ClientID, cred.NewSecret(w.ClientSecret), w.ClientExpires}, w.Spent, w.Refused}, nil
+		w.ClientID, cred.NewSecret(w.ClientSecret), w.ClientExpires}, w.Spent, w.Refused, w.Ended}, nil
 }
 
 func (s *session) recordName() string { return tokenPrefix + s.key.String() }

@@ -65,7 +65,7 @@ func (s *session) refresh(ctx context.Context, c *caller) error {
 	}
 	switch {
 	case err == nil:
-		rec.tokens = *got
+		rec.tokens, rec.ended = *got, time.Time{}
 		if got.refresh.IsZero() || got.refresh.Equal(old.refresh) {
 			// RFC 6749 §6: without a new one the old one stays good.
 			rec.refresh = old.refresh

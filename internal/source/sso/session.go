@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"keyfob/internal/cred"
+	"keyfob/internal/source/flight"
 )
 
 // Sessions is what the links of a daemon share: of each sign-in, the one
@@ -52,9 +53,11 @@ func (x *Sessions) Renew(key cred.LinkKey) {
 // session is one sign-in.
 type session struct {
 	key cred.LinkKey
+	// flights are its refreshes and sign-ins; what each was is its outcome.
+	// Their lock is taken before mu.
+	flights flight.Group[step]
 
 	mu    sync.Mutex // guards the vault's record of key, from reading to writing it, and what follows
-	op    *operation // under way, nil for none
 	renew bool
 	// unsaved is a record that could not be written. It is written before
 	// its tokens are used; until then it is all there is of them.
@@ -113,9 +116,10 @@ func (s *session) see(ctx context.Context, in *signIn) (*look, error) {
 	l.cli = s.readCache(in)
 	switch {
 	case l.cli == nil || l.cli.access.Equal(l.own.access): // of ours more is known
-	case share && l.cli.expires.After(l.own.expires):
-		// The newer one is where the sign-in lives on. The command line
-		// refreshes the same one, so that our refresh token may be used up.
+	case share && !l.cli.expires.Before(l.own.expires.Truncate(time.Second)):
+		// The newer one is where the sign-in lives on (the file has whole
+		// seconds). The command line refreshes the same one, so that our
+		// refresh token may be used up.
 		own := *l.own
 		own.refresh = cred.Secret{}
 		l.list = []*tokens{l.cli, &own}
@@ -179,37 +183,34 @@ func (s *session) next(ctx context.Context, c *caller) (tokens, step, error) {
 // need; concurrent callers share either.
 func (s *session) token(ctx context.Context, c *caller) (tokens, error) {
 	for range 8 {
-		s.mu.Lock()
-		op := s.op
-		if op == nil {
-			t, what, err := s.next(ctx, c)
-			if err != nil || what == useIt {
-				s.mu.Unlock()
-				return t, err
-			}
-			op = s.start(ctx, c, what)
+		var t tokens
+		settled := false
+		what, err := s.flights.Do(ctx, s.participant(c), func() (run flight.Run[step], err error) {
+			t, run, err = s.begin(ctx, c)
+			settled = run == nil
+			return run, err
+		})
+		if settled {
+			return t, err
 		}
-		op.waiters++
-		s.mu.Unlock()
-
-		err := s.wait(ctx, op, c)
-		c.signedIn = c.signedIn || err == nil && op.what == signInAnew
+		c.signedIn = c.signedIn || err == nil && what == signInAnew
+		var failed *refreshError
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
 			return tokens{}, err
-		case errors.Is(err, errLeft):
+		case errors.Is(err, flight.ErrLeft):
 			// Those who waited before us gave it up as we came.
-		case op.what == refreshIt && op.failed(err):
+		case errors.As(err, &failed):
 			s.mu.Lock()
-			l, err2 := s.see(ctx, c.signIn)
+			l, err := s.see(ctx, c.signIn)
 			s.mu.Unlock()
-			if err2 != nil {
-				return tokens{}, err2
+			if err != nil {
+				return tokens{}, err
 			}
 			good := l.usable(time.Now())
 			if good == nil {
-				return tokens{}, err
+				return tokens{}, failed.err
 			}
 			return *good, nil
 		default:
@@ -217,6 +218,71 @@ func (s *session) token(ctx context.Context, c *caller) (tokens, error) {
 		}
 	}
 	return tokens{}, fmt.Errorf("cannot get a session of %s: it changes all the time: %w", c.title(), cred.ErrUnavailable)
+}
+
+// refreshError is the error of a refresh: what else there is may do.
+type refreshError struct{ err error }
+
+func (e *refreshError) Error() string { return e.err.Error() }
+func (e *refreshError) Unwrap() error { return e.err }
+
+// participant is c in a flight.
+func (s *session) participant(c *caller) flight.Caller {
+	return flight.Caller{Key: s.key, Profile: c.in.Profile, Ask: c.in.Ask, NoBrowser: c.device(), Log: c.log(),
+		Person: func(kind, why string) error {
+			if why == "" {
+				why = "nobody finished the sign-in in time"
+			}
+			return s.interaction(c, kind, why)
+		}}
+}
+
+// begin decides what there is to be done, nil for nothing where t will do.
+func (s *session) begin(ctx context.Context, c *caller) (t tokens, run flight.Run[step], err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, what, err := s.next(ctx, c)
+	if err != nil {
+		return t, nil, err
+	}
+	switch what {
+	case refreshIt:
+		run = func(ctx context.Context, _ *flight.Flight[step]) (step, error) {
+			if err := s.refresh(ctx, c); err != nil {
+				return refreshIt, &refreshError{err}
+			}
+			return refreshIt, nil
+		}
+	case signInAnew:
+		s.renew = false
+		run = func(ctx context.Context, f *flight.Flight[step]) (step, error) {
+			return signInAnew, s.signIn(ctx, f, c)
+		}
+	}
+	return t, run, nil
+}
+
+// why is why a person must sign in at a start URL, in one clause, "" where
+// there is no need.
+func (l *look) why(start string, now time.Time) string {
+	var last *tokens
+	for _, t := range l.list {
+		if !t.access.IsZero() && (last == nil || t.expires.After(last.expires)) {
+			last = t
+		}
+	}
+	at := "the sign-in at " + start
+	switch {
+	case last == nil:
+		return "nobody has signed in at " + start
+	case l.rec.usable(last, now):
+		return ""
+	case last.expires.Sub(now) < usableFor:
+		return at + " ended at " + last.expires.UTC().Format(time.RFC3339)
+	case last == l.own && !l.rec.ended.IsZero():
+		return at + " ended at " + l.rec.ended.UTC().Format(time.RFC3339) + ": AWS takes its token no more"
+	}
+	return at + " has ended: AWS takes its token no more"
 }
 
 // refuse notes that AWS refused an access token.
@@ -234,6 +300,9 @@ func (s *session) refuse(ctx context.Context, c *caller, access cred.Secret) {
 		return
 	}
 	rec.refused = addHash(rec.refused, access)
+	if access.Equal(rec.access) {
+		rec.ended = time.Now()
+	}
 	c.log().Info("Identity Center has ended the session's access token")
 	if err := s.save(ctx, c.signIn, rec); err != nil {
 		s.unsaved = rec

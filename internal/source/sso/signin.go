@@ -14,20 +14,28 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ssooidc"
 
 	"keyfob/internal/cred"
+	"keyfob/internal/source/flight"
 	"keyfob/internal/source/loopback"
 )
 
 // signIn asks a person to sign in: in a browser of this machine by the
 // authorization code grant with PKCE (RFC 7636), or by a code for another
 // device (RFC 8628).
-func (s *session) signIn(ctx context.Context, op *operation, c *caller) error {
+func (s *session) signIn(ctx context.Context, f *flight.Flight[step], c *caller) error {
+	s.mu.Lock()
+	l, err := s.see(ctx, c.signIn)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	why := l.why(c.start, time.Now())
 	var got *tokens
-	err := errNoBrowser
+	err = errNoBrowser
 	if !c.device() {
-		got, err = s.browser(ctx, op, c)
+		got, err = s.browser(ctx, f, c, why)
 	}
 	if errors.Is(err, errNoBrowser) && ctx.Err() == nil {
-		got, err = s.device(ctx, op, c)
+		got, err = s.device(ctx, f, c, why)
 	}
 	if err != nil {
 		return err
@@ -49,7 +57,7 @@ func (s *session) signIn(ctx context.Context, op *operation, c *caller) error {
 			rec = &record{}
 		}
 	}
-	rec.tokens = *got
+	rec.tokens, rec.ended = *got, time.Time{}
 	s.retry = time.Time{}
 	c.log().Info("signed in to Identity Center")
 	if err := s.keep(ctx, c, rec); err != nil {
@@ -70,7 +78,7 @@ func (s *signIn) text() string { return "Sign in to " + s.title() }
 const unanswered = time.Minute
 
 // browser signs in on this machine. errNoBrowser: it has none.
-func (s *session) browser(ctx context.Context, op *operation, c *caller) (*tokens, error) {
+func (s *session) browser(ctx context.Context, f *flight.Flight[step], c *caller, why string) (*tokens, error) {
 	r, err := c.registration(ctx, true)
 	if err != nil {
 		return nil, err
@@ -89,15 +97,20 @@ func (s *session) browser(ctx context.Context, op *operation, c *caller) (*token
 	waiting, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	began := time.Now()
-	over := s.put(ctx, op, cred.Question{Kind: cred.AskBrowser, Text: c.text(),
-		URL: authorizeURL(page, r.id, cb.RedirectURI(), state, verifier, c.scopes)}, func() { stop(errNoBrowser) })
+	asked := f.Ask(ctx, flight.Question{Why: why, Question: cred.Question{Kind: cred.AskBrowser, Text: c.text(),
+		URL: authorizeURL(page, r.id, cb.RedirectURI(), state, verifier, c.scopes)},
+		Answer: func(answer cred.Secret) {
+			if answer.Reveal() == cred.AnswerNoBrowser {
+				stop(errNoBrowser)
+			}
+		}})
 	answer, err := cb.Wait(waiting, state)
-	over(errors.Is(err, loopback.ErrRefused))
+	asked.Over(errors.Is(err, loopback.ErrRefused))
 	var said *loopback.AnswerError
 	switch {
 	case err == nil:
 	case errors.Is(err, loopback.ErrRefused):
-		return nil, &personError{cred.AskBrowser, err.Error()}
+		return nil, &flight.PersonError{Kind: cred.AskBrowser, Why: err.Error()}
 	case errors.As(err, &said):
 		c.forget(ctx, true)
 		return nil, &cred.UpstreamError{Op: "Authorize", Code: said.Code, Status: 302, Refused: true,

@@ -239,6 +239,74 @@ func TestLists(t *testing.T) {
 	})
 }
 
+// TestAssignments: a portal without any profile yet. Every account with its
+// roles, by pages, a few accounts at a time, throttled in between; one
+// sign-in for all of it.
+func TestAssignments(t *testing.T) {
+	spec := people()
+	spec.PageSize = 7
+	for i := range 40 {
+		a := fakeaws.SSOAccount{ID: fmt.Sprintf("5000000000%02d", i), Name: fmt.Sprint("team-", i)}
+		for j := range i % 12 {
+			a.Roles = append(a.Roles, fakeaws.SSORole{Name: fmt.Sprint("R", j)})
+		}
+		spec.Accounts = append(spec.Accounts, a)
+	}
+	bubble(t, spec, time.Second, func(w *world) {
+		// What the wizard has: no account, no role, no profile in any file.
+		l := profiles.Link{Kind: profiles.KindSSO, Profile: "new", Client: w.link("", dev, "x").Client, Params: map[string]string{
+			"sso_session": "corp", "sso_start_url": startURL, "sso_region": "eu-west-1", "sso_registration_scopes": "sso:account:access"}}
+		in := cred.Input{Profile: "new", Ask: w.person, Signin: &cred.Signin{Device: true}}
+		w.aws.SetFaults(fakeaws.Fault{Kind: fakeaws.Throttle, Action: "ListAccountRoles", After: 5, Count: 8},
+			fakeaws.Fault{Kind: fakeaws.Throttle, Action: "ListAccounts", After: 1, Count: 1},
+			fakeaws.Fault{Kind: fakeaws.Fail500, Action: "ListAccountRoles", After: 3, Count: 2})
+		got, err := Assignments(w.t.Context(), l, w.deps, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := 0
+		for _, a := range spec.Accounts {
+			if len(a.Roles) == 0 {
+				continue // nothing to be had there
+			}
+			if want < len(got) && (got[want].ID != a.ID || got[want].Name != a.Name || len(got[want].Roles) != len(a.Roles) || got[want].Roles[0] != a.Roles[0].Name) {
+				t.Errorf("account %d is %+v, want %s with %d roles", want, got[want], a.ID, len(a.Roles))
+			}
+			want++
+		}
+		if len(got) != want {
+			t.Errorf("%d accounts, want %d", len(got), want)
+		}
+		w.asks(cred.AskDevice)
+		w.count("CreateToken", w.aws.Count("CreateToken"), "ListAccounts", 7)
+
+		// The session is that of profiles to come.
+		w.ok(w.link("corp", dev, "ReadOnly"))
+		w.asks()
+
+		// At most a few calls at a time.
+		w.aws.SetFaults()
+		w.aws.SetLatency("ListAccountRoles", time.Second)
+		began := time.Now()
+		if _, err := Assignments(w.t.Context(), l, w.deps, in); err != nil {
+			t.Fatal(err)
+		}
+		calls := w.aws.Count("ListAccountRoles")
+		if d := time.Since(began); d < time.Duration(calls/atOnce)*time.Second || d > time.Duration(calls/atOnce+8)*time.Second {
+			t.Errorf("%d calls of a second took %v, with %d at a time", calls, d, atOnce)
+		}
+		// The first failure ends it.
+		w.aws.SetFaults(fakeaws.Fault{Kind: fakeaws.Error, Status: 400, Code: "InvalidRequestException", Message: "no", Action: "ListAccountRoles", After: 9})
+		w.aws.ResetCalls()
+		_, err = Assignments(w.t.Context(), l, w.deps, in)
+		upstreamError(t, err, true, "list the roles of account")
+		if n := w.aws.Count("ListAccountRoles"); n > 9+2*atOnce {
+			t.Errorf("%d calls after a failure", n)
+		}
+		w.noSecrets(err)
+	})
+}
+
 func TestLogout(t *testing.T) {
 	w := signedIn(t)
 	l := w.link("corp", dev, "ReadOnly")

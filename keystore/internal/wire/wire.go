@@ -27,6 +27,10 @@ const (
 	OpSet    = "set"    // Backend, Key, Collection, Value -> Collection
 	OpDelete = "delete" // Backend, Key, Collection
 	OpDerive = "derive" // Passphrase, KDF -> Value
+
+	// Another program's key pairs, read and never written.
+	OpForeignNames = "foreign-names" // Backend, Foreign, Passphrase -> Names
+	OpForeignPair  = "foreign-pair"  // Backend, Foreign, Passphrase, Key -> Value: a Pair in JSON
 )
 
 // The codes of a Response.
@@ -37,6 +41,7 @@ const (
 	CodeLocked    = "locked"
 	CodeDismissed = "dismissed"
 	CodeRefused   = "refused" // the request is not one that the helper serves
+	CodeWrongPass = "wrong-passphrase"
 	CodeFailed    = "failed"
 )
 
@@ -50,6 +55,26 @@ type Request struct {
 	Value      []byte `json:"value,omitempty"`      // secret
 	Passphrase []byte `json:"passphrase,omitempty"` // secret
 	KDF        *KDF   `json:"kdf,omitempty"`
+
+	Foreign *Foreign `json:"foreign,omitempty"`
+}
+
+// AWSVault is the one program whose key pairs are read.
+const AWSVault = "aws-vault"
+
+// Foreign is where another program keeps its key pairs.
+type Foreign struct {
+	From     string `json:"from"`               // AWSVault
+	Dir      string `json:"dir,omitempty"`      // of the backends file and pass, absolute
+	Keychain string `json:"keychain,omitempty"` // of macOS; else the Secret Service's collection, or pass's prefix
+}
+
+// Pair is a long-lived key pair. Temporary says that there was a session
+// token with it, and then the secret is left out.
+type Pair struct {
+	AccessKeyID     string `json:"access_key_id"`
+	SecretAccessKey string `json:"secret_access_key,omitempty"` // secret
+	Temporary       bool   `json:"temporary,omitempty"`
 }
 
 // KDF are the parameters of Argon2id (RFC 9106).
@@ -74,6 +99,8 @@ type Response struct {
 	Message    string `json:"message,omitempty"` // for people, no secret
 	Collection string `json:"collection,omitempty"`
 	Value      []byte `json:"value,omitempty"` // secret
+
+	Names []string `json:"names,omitempty"` // no secret
 }
 
 // ErrTooLong: a line is longer than MaxLine.
