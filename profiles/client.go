@@ -7,7 +7,7 @@ import (
 
 // calledServices are the services whose endpoints keyfob itself calls, as
 // service ids in a services section.
-var calledServices = [...]string{"iam", "rolesanywhere", "signin", "sso", "sso_oidc", "sts"}
+var calledServices = [...]string{"accessanalyzer", "iam", "rolesanywhere", "signin", "sso", "sso_oidc", "sts"}
 
 // client resolves what the AWS clients of a profile's links are built from:
 // environment, then files. Region is left as configured, "" when it is not.

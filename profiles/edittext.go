@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 )
 
 // ErrChanged: a file is no longer what it was when it was read.
@@ -49,15 +51,126 @@ func SectionOf(text, section string) string {
 }
 
 // EditText is EditFile on a text that was read: it returns what the file
-// would hold. Errors are those of EditFile, without the file's name.
+// would hold. Sections that are new are added at once, so that hundreds cost
+// little more than one. Errors are those of EditFile, without the file's name.
 func EditText(text string, edits []Edit) (string, error) {
-	var err error
+	d, err := readDocument(text)
+	if err != nil {
+		return "", err
+	}
+	var fresh []Edit
+	there := d.sections()
 	for _, e := range edits {
-		if text, err = applyEdit(text, e); err != nil {
-			return "", err
+		section, key := d.effective(normalSection(e.Section)), strings.ToLower(e.Key)
+		if !there[section] {
+			if section == "default" || section == "profile default" { // one section, as the first edit spells it
+				for _, o := range fresh {
+					if o.Section == "default" || o.Section == "profile default" {
+						section = o.Section
+					}
+				}
+			}
+			fresh = slices.DeleteFunc(fresh, func(o Edit) bool { return o.Section == section && strings.EqualFold(o.Key, e.Key) })
+			if !e.Delete {
+				fresh = append(fresh, Edit{Section: section, Key: e.Key, Value: e.Value})
+			}
+			continue
+		}
+		if got, found := d.last(section, key); found == e.Delete || !found || got != e.Value {
+			if !found && e.Delete {
+				continue
+			}
+			if text, err = applyEdit(text, e); err == nil {
+				d, err = readDocument(text)
+			}
+			if err != nil {
+				return "", err
+			}
 		}
 	}
-	return text, nil
+	if len(fresh) == 0 {
+		return text, nil
+	}
+	return d.append(fresh)
+}
+
+// sections are those that have a header.
+func (d *document) sections() map[string]bool {
+	there := map[string]bool{}
+	for _, l := range d.lines {
+		if l.kind == lineHeader {
+			there[l.section] = true
+		}
+	}
+	return there
+}
+
+// append adds sections that d has not, and proves it as prove does: what was
+// there reads as before, and each new setting as it was asked for.
+func (d *document) append(fresh []Edit) (string, error) {
+	var order []string
+	bodies := map[string][]Edit{}
+	for _, e := range fresh {
+		if !validName(e.Key) {
+			return "", errors.New("the setting's name has characters outside the grammar")
+		}
+		if bodies[e.Section] == nil {
+			order = append(order, e.Section)
+		}
+		bodies[e.Section] = append(bodies[e.Section], e)
+	}
+	var b strings.Builder
+	b.WriteString(d.text)
+	if strings.TrimPrefix(d.text, byteOrderMark) != "" {
+		if !strings.HasSuffix(d.text, "\n") {
+			b.WriteString(d.eol)
+		}
+		if n := len(d.lines); n > 0 && !d.lines[n-1].blank {
+			b.WriteString(d.eol)
+		}
+	}
+	for i, section := range order {
+		header, err := newHeader(section)
+		if err != nil {
+			return "", err
+		}
+		if i > 0 {
+			b.WriteString(d.eol)
+		}
+		b.WriteString(header + d.eol)
+		for _, e := range bodies[section] {
+			setting := e.Key + " ="
+			if e.Value != "" {
+				setting += " "
+			}
+			b.WriteString(setting + strings.ReplaceAll(e.Value, "\n", d.eol+"  ") + d.eol)
+		}
+	}
+	out := b.String()
+	now, err := readDocument(out)
+	if err != nil {
+		return "", errors.New("the new sections can't have those values")
+	}
+	was, is := d.others("\x00", ""), now.others("\x00", "")
+	if len(is) < len(was) || !slices.Equal(was, is[:len(was)]) || len(now.sections()) != len(d.sections())+len(order) {
+		return "", errors.New("the new sections can't have those values: other settings would change")
+	}
+	values := map[string]string{}
+	for i, l := range now.lines {
+		if l.kind == lineProperty {
+			if values[l.section+"\x00"+l.key] = now.value(i); now.hasBlock(i) {
+				values[l.section+"\x00"+l.key] = "\x00a block"
+			}
+		}
+	}
+	for section, body := range bodies {
+		for _, e := range body {
+			if got, ok := values[section+"\x00"+strings.ToLower(e.Key)]; !ok || got != e.Value {
+				return "", fmt.Errorf("%s can't have that value: it would not read back the same", e.Key)
+			}
+		}
+	}
+	return out, nil
 }
 
 // FollowLinks returns the file that path leads to, which need not exist.

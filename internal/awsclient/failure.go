@@ -76,8 +76,20 @@ func Explain(err error, seen *Seen, secrets ...string) Failure {
 	if f.Err == nil {
 		f.Err = errors.New(printable(scrub(err.Error(), secrets), 1000))
 	}
+	if facts.RetryAfter > 0 && f.Kind == Busy {
+		f.Err = &later{f.Err, facts.RetryAfter}
+	}
 	return f
 }
+
+// later is a cause that says when to come back (cred.RetryAfter).
+type later struct {
+	error
+	after time.Duration
+}
+
+func (l *later) Unwrap() error             { return l.error }
+func (l *later) RetryAfter() time.Duration { return l.after }
 
 // ClockText says how far our clock is off, "" when it is not.
 func ClockText(skew time.Duration) string {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -38,6 +39,10 @@ type Facts struct {
 	// Skew is the upstream's clock minus ours, 0 within SkewLimit; without
 	// DateKnown that of an earlier answer.
 	Skew time.Duration
+	// RetryAfter is how long the answer says to wait before the next call, 0
+	// where it does not (RFC 9110 §10.2.3; in seconds, as AWS's services have
+	// it).
+	RetryAfter time.Duration
 }
 
 // Facts returns a copy.
@@ -88,10 +93,16 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 			r.pool.setSkew(req.URL.Host, f.Skew)
 		}
 	}
+	if n, err := strconv.Atoi(strings.TrimSpace(resp.Header.Get("Retry-After"))); err == nil && n > 0 {
+		f.RetryAfter = time.Duration(min(n, maxRetryAfter)) * time.Second
+	}
 	r.seen.update(func(x *Facts) { *x = f })
 	resp.Body = &boundedBody{body: resp.Body, left: maxBody, seen: r.seen}
 	return resp, nil
 }
+
+// maxRetryAfter is the longest pause in seconds that is believed.
+const maxRetryAfter = 3600
 
 // errTooLong is an answer of more than maxBody bytes.
 var errTooLong = errors.New("the answer is longer than 1 MiB")

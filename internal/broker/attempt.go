@@ -66,6 +66,9 @@ func (l *link) attempt(ctx context.Context, f *flight) (*cred.Snapshot, error) {
 	if !l.publish(f, p) {
 		return nil, errForgotten
 	}
+	if f.signin != nil {
+		l.signs.Add(1)
+	}
 	l.log().WithFields(logrus.Fields{
 		"access_key_id": c.AccessKeyID, "expires": p.snap.Expires,
 	}).Info("session fetched")
@@ -319,7 +322,7 @@ func (l *link) finish(ctx context.Context, f *flight, snap *cred.Snapshot, err e
 			l.asked, l.askedAt = err, now
 		}
 		l.failures++
-		l.retryAt = now.Add(backoff(l.failures))
+		l.retryAt = now.Add(pause(l.failures, err))
 	}
 	retryAt := l.retryAt
 	l.mu.Unlock()

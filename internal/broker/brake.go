@@ -40,7 +40,7 @@ func throttled(err error) bool {
 	}
 	switch ue.Code {
 	case "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException",
-		"RequestLimitExceeded", "TooManyRequestsException", "SlowDown":
+		"RequestLimitExceeded", "TooManyRequestsException", "SlowDown", "SlowDownException":
 		return true
 	}
 	return ue.Status == http.StatusTooManyRequests
@@ -92,13 +92,13 @@ func (k *brake) answered(upstream string, err error, now time.Time) {
 			k.ups = map[string]*braked{}
 		}
 		maps.DeleteFunc(k.ups, func(_ string, u *braked) bool { return now.Sub(u.until) > time.Hour }) // nobody calls those
-		k.ups[upstream] = &braked{until: now.Add(backoff(3)), rounds: 1}
+		k.ups[upstream] = &braked{until: now.Add(pause(3, err)), rounds: 1}
 	case limits:
 		if u.testing { // the others were under way together with the first
 			u.rounds++
 			u.testing = false
 		}
-		u.until = now.Add(backoff(2 + u.rounds))
+		u.until = now.Add(pause(2+u.rounds, err))
 	case u != nil && (err == nil || !noAnswer(err)):
 		delete(k.ups, upstream)
 	}

@@ -354,11 +354,13 @@ func (l *link) freshChain(ctx context.Context, w want) (*cred.Snapshot, error) {
 			break
 		}
 	}
+	w.signin = signingIn(w.signin)
+	signs := l.signs.Load()
 	snap, err := l.acquire(ctx, w) // rather the vault's than a new one
-	if err != nil || !l.endsSoon(ctx, time.Now()) {
-		return snap, err
+	if err != nil || l.signs.Load() != signs || !l.endsSoon(ctx, time.Now()) {
+		return snap, err // or the source has just looked, with the person there
 	}
-	w.force, w.signin = true, signingIn(w.signin)
+	w.force = true
 	return l.acquire(ctx, w)
 }
 

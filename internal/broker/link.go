@@ -31,6 +31,7 @@ type link struct {
 
 	cur     atomic.Pointer[published] // nil: cold. Stored with mu held.
 	seq     atomic.Uint64             // counts successes, so that links above see that it mended
+	signs   atomic.Uint64             // counts the sessions that a person who signs in has got
 	unsaved atomic.Bool               // cur could not be written to the vault
 	kick    chan struct{}             // cap 1: there is something to do
 	stop    chan struct{}             // closed when the last reference is gone
@@ -278,6 +279,9 @@ func unlockNeeded(err error) bool {
 func (l *link) start(w want) *flight {
 	if w.profile == "" {
 		w.profile = l.owner
+	}
+	if w.mode != modeAsk {
+		w.signin = nil // nobody can sign in for it
 	}
 	l.flight = &flight{mode: w.mode, force: w.force || w.not != nil, refresh: w.force, profile: w.profile, signin: w.signin,
 		epoch: l.epoch, done: make(chan struct{})}

@@ -122,6 +122,12 @@ func backoff(n int) time.Duration {
 	return max(backoffMin, d-d/10+rand.N(d/5+1))
 }
 
+// pause is the back-off after n failures in a row, of which err is the last:
+// no less than the upstream asked for, within backoffMax.
+func pause(n int, err error) time.Duration {
+	return max(backoff(n), min(cred.RetryAfter(err), backoffMax))
+}
+
 // published is one snapshot with what is needed to judge its age without
 // asking anybody. It is immutable but for kicked and told.
 type published struct {

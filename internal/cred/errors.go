@@ -103,6 +103,16 @@ func (h *hinted) Error() string { return h.err.Error() }
 func (h *hinted) Unwrap() error { return h.err }
 func (h *hinted) Hint() string  { return h.hint }
 
+// RetryAfter is how long an upstream's answer says to wait before the next
+// call, 0 where err's tree holds no such answer.
+func RetryAfter(err error) time.Duration {
+	var says interface{ RetryAfter() time.Duration }
+	if errors.As(err, &says) {
+		return says.RetryAfter()
+	}
+	return 0
+}
+
 // HintOf returns the hint of the outermost error in err's tree that has one.
 func HintOf(err error) string {
 	var h Hinted

@@ -86,14 +86,16 @@ func TestNothingToDo(t *testing.T) {
 	})
 }
 
+type valueKey struct{}
+
 // TestWhoBeganMayLeave: the others go on; the last one ends what asks a
 // person, and gives an answer under way its time.
 func TestWhoBeganMayLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g Group[int]
-		first, leave := context.WithCancel(context.WithValue(t.Context(), "k", "v"))
+		first, leave := context.WithCancel(context.WithValue(t.Context(), valueKey{}, "v"))
 		slow := func(ctx context.Context, _ *Flight[int]) (int, error) {
-			if ctx.Value("k") != "v" {
+			if ctx.Value(valueKey{}) != "v" {
 				t.Error("the values of the context are lost")
 			}
 			select {

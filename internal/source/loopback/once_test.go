@@ -3,10 +3,12 @@ package loopback
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -124,6 +126,15 @@ func TestOnceIsOnce(t *testing.T) {
 	wg.Wait()
 	if err := ended(); err != nil || sent.Load() != 1 {
 		t.Errorf("%d were sent on, %v", sent.Load(), err)
+	}
+	// Also one that was accepted before the end and comes after it.
+	h := &sender{r: r, path: sha256.Sum256([]byte(r.path)), sent: make(chan struct{})}
+	for _, want := range []int{302, 410} {
+		rw, req := httptest.NewRecorder(), httptest.NewRequest("GET", r.path, nil)
+		req.Host = r.host
+		if h.ServeHTTP(rw, req); rw.Code != want || (rw.Header().Get("Location") != "") != (want == 302) {
+			t.Errorf("%d, want %d", rw.Code, want)
+		}
 	}
 }
 

@@ -87,6 +87,12 @@ const (
 	signInAnew
 )
 
+// sameEnd is how much earlier the end of a newer token may stand in the
+// command line's file: AWS tells lifetimes and the file tells ends in whole
+// seconds. What we get stands in the file as well, so another one there is
+// the newer one.
+const sameEnd = 5 * time.Second
+
 // look is the tokens that there are.
 type look struct {
 	rec  *record
@@ -116,10 +122,9 @@ func (s *session) see(ctx context.Context, in *signIn) (*look, error) {
 	l.cli = s.readCache(in)
 	switch {
 	case l.cli == nil || l.cli.access.Equal(l.own.access): // of ours more is known
-	case share && !l.cli.expires.Before(l.own.expires.Truncate(time.Second)):
-		// The newer one is where the sign-in lives on (the file has whole
-		// seconds). The command line refreshes the same one, so that our
-		// refresh token may be used up.
+	case share && !l.cli.expires.Before(l.own.expires.Add(-sameEnd)):
+		// The newer one is where the sign-in lives on. The command line
+		// refreshes the same one, so that our refresh token may be used up.
 		own := *l.own
 		own.refresh = cred.Secret{}
 		l.list = []*tokens{l.cli, &own}
