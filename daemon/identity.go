@@ -178,7 +178,7 @@ func (d *daemon) whoami(c *call) (any, error) {
 		return nil, about(err, r.Profile)
 	}
 	region := consoleRegion(p.Context, prof)
-	who, err := d.opsDeps().Whoami(c.ctx, ops.WhoamiRequest{Profile: r.Profile, Chain: chain, Region: region, Credentials: snap.Credentials, Keys: d.longLived(chain)})
+	who, err := d.opsDeps().Whoami(c.ctx, ops.WhoamiRequest{Profile: r.Profile, Chain: chain, Region: region, Credentials: snap.Credentials, Keys: d.longLived(chain), KeysAdded: d.baseAdded(c.ctx, chain)})
 	if err != nil {
 		return nil, err
 	}

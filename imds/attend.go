@@ -75,27 +75,21 @@ func (s *Server) attend(c *conn) {
 	p := s.plains.Get().(*plain)
 	defer s.plains.Put(p)
 	defer p.forget()
-	for within := readHeaderTimeout; ; within = idleTimeout {
-		n, there := 0, false
-		if within == readHeaderTimeout { // most clients have sent their first request by now
-			n, there = c.tryRead(p.in)
-		}
-		if !there {
-			n = c.receive(p.in, within)
-		}
-		if n == 0 {
-			return
-		}
+	n, ok := c.tryRead(p.in) // many clients have sent their first request by now
+	if !ok {
+		n = c.receive(p.in, readHeaderTimeout)
+	}
+	for ; n > 0; n = c.receive(p.in, idleTimeout) {
 		c.busy.Store(true)
 		if c.spoke.Load() && s.draining.Load() {
 			return // it was idle, and drain may have closed it by now
 		}
 		c.spoke.Store(true)
 		c.heard.Store(true)
-		switch done := s.converse(c, p, p.in[:n]); {
-		case done == notPlain:
+		switch s.converse(c, p, p.in[:n]) {
+		case notPlain:
 			c.given = bytes.Clone(p.in[:n])
-		case done == answeredLast:
+		case answeredLast:
 			return
 		}
 		if len(c.given) > 0 {
@@ -247,8 +241,7 @@ func (c *conn) listen(leave func()) (stop func()) {
 		if n == 1 {
 			c.given = b[:]
 		} else if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			leave()
-		}
+			}
 	}()
 	return func() {
 		_ = c.Conn.SetReadDeadline(time.Unix(1, 0))

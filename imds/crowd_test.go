@@ -102,6 +102,8 @@ func TestCrowd(t *testing.T) {
 		c.Close()
 	}
 	before := residentMB(t, server.pid)
+	moment := func() { time.Sleep(500 * time.Millisecond) }
+	t.Logf("alone: %s", serveDuring(t, 0, address, tokens, moment))
 
 	for round, kind := range crowd {
 		held := make([]*client, 0, n)
@@ -130,8 +132,9 @@ func TestCrowd(t *testing.T) {
 			}
 			wg.Wait()
 		})
-		rss := residentMB(t, server.pid)
-		t.Logf("%s: %d connections in %v (%d were closed at once); %s; %d MB resident, %d before", kind.name, len(held), time.Since(began).Round(time.Millisecond), failed, served, rss, before)
+		rss, opened := residentMB(t, server.pid), time.Since(began)
+		then := serveDuring(t, round+1, address, tokens, moment)
+		t.Logf("%s: %d connections in %v (%d were closed at once); meanwhile %s; then %s; %d MB resident, %d before", kind.name, len(held), opened.Round(time.Millisecond), failed, served, then, rss, before)
 		if rss >= 100 && !raceEnabled {
 			t.Errorf("%s: %d MB resident", kind.name, rss)
 		}

@@ -407,6 +407,7 @@ type waiting struct {
 	inner  context.Context
 	cancel context.CancelFunc
 	stop   func() // nobody looks any more whether the client leaves
+	over   bool   // the handler waits no more
 }
 
 // Deadline returns the deadline.
@@ -419,7 +420,7 @@ func (w *waiting) Done() <-chan struct{} {
 	if w.inner == nil {
 		w.inner, w.cancel = context.WithDeadline(w.Context, w.deadline)
 		switch {
-		case w.conn == nil:
+		case w.conn == nil || w.over:
 		case w.conn.plain.Load():
 			w.stop = w.conn.listen(w.cancel)
 		default:
@@ -455,6 +456,6 @@ func (w *waiting) end() {
 	}
 	if w.stop != nil {
 		w.stop()
-		w.stop = nil
 	}
+	w.over, w.stop = true, nil
 }

@@ -59,6 +59,10 @@ type MetadataConfig struct {
 	Facts func(profile string) Facts
 	// Audit is told of every hand-out and refusal; nil for nobody.
 	Audit cred.Recorder
+	// Expect is told of the caller who is given a token, once for each program
+	// that runs: it will ask for credentials next, and may have ended by the
+	// time that these are recorded. Nil for nobody. It must not block.
+	Expect func(peer.Caller)
 	// Limits bounds the connections, of all servers that are given the same;
 	// nil is NewLimits.
 	Limits *Limits
@@ -76,6 +80,9 @@ type metadata struct {
 	started    time.Time
 	endpoint   string          // what tokens are bound to
 	ended      context.Context // of those who do not wait
+
+	expect   func(peer.Caller)            // see MetadataConfig.Expect
+	expected atomic.Pointer[peer.Process] // whom it was told of last
 
 	role     func(profile string) Facts // as configured: on the way to credentials nothing more is needed
 	machines machines
@@ -165,7 +172,7 @@ func NewMetadata(cfg MetadataConfig) *Server {
 		cfg.machine = readMachine
 	}
 	m := &metadata{
-		Server: s, tokens: cfg.Tokens, generation: cfg.Generation, role: cfg.Facts, machines: machines{read: cfg.machine},
+		Server: s, expect: cfg.Expect, tokens: cfg.Tokens, generation: cfg.Generation, role: cfg.Facts, machines: machines{read: cfg.machine},
 		started: time.Now(), endpoint: s.via.Kind + " " + s.via.Listen,
 	}
 	m.profiles.Store(&map[string]*served{})
@@ -212,12 +219,28 @@ func (m *metadata) newToken(x *exchange) *fault {
 	if err := x.conn.oneHop(); err != nil {
 		return unavailable("there are no tokens now", "cannot set the hop limit").with(err.Error())
 	}
+	m.announce(x.caller)
 	token := maker.Mint(x.now, time.Duration(seconds)*time.Second, m.binding(x))
 	// Clients take the life time from here; without it Go sends no token
 	// afterwards and Rust fails.
 	x.w.Header()[headerTTL] = m.left(seconds)
 	x.text(token)
 	return nil
+}
+
+// announce tells MetadataConfig.Expect of a caller.
+func (m *metadata) announce(c peer.Caller) {
+	if m.expect == nil || !c.Identified() {
+		return
+	}
+	p, known := c.Known()
+	if last := m.expected.Load(); known && last != nil && *last == p {
+		return
+	}
+	if known {
+		m.expected.Store(&p)
+	}
+	m.expect(c)
 }
 
 // ttl reads the life time that a PUT asks for.

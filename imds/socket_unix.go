@@ -61,7 +61,7 @@ func (c *conn) tryRead(p []byte) (n int, ok bool) {
 		return 0, false
 	}
 	err := c.raw.Read(func(fd uintptr) bool {
-		got, err := unix.Read(int(fd), p)
+		got, err := syscall.Read(int(fd), p)
 		n, ok = max(got, 0), err == nil
 		return true
 	})
@@ -74,7 +74,7 @@ func (c *conn) tryWrite(p []byte) (n int) {
 		return 0
 	}
 	_ = c.raw.Write(func(fd uintptr) bool {
-		got, err := unix.Write(int(fd), p)
+		got, err := syscall.Write(int(fd), p)
 		if err == nil {
 			n = got
 		}

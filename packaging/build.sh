@@ -5,7 +5,7 @@
 # checksums. The same commit and the same Go give the same bytes.
 #
 #   packaging/build.sh [--version V] [--out DIR] [--platform OS/ARCH]… [--native]
-#                      [--release] [--sign-key FILE] [--check]
+#                      [--release] [--sign-key FILE] [--check] [--keep DIR]
 #
 # --version V    instead of the one that the git tag says
 # --out DIR      default dist/; it must not exist, or be empty
@@ -17,20 +17,22 @@
 #                that nobody filled in
 # --sign-key F   a key of ssh-keygen, or its .pub when ssh-agent holds it:
 #                SHA256SUMS.sig. Also KEYFOB_SIGN_KEY. Without: unsigned.
-# --check        builds all twice, the second time with an empty build cache,
-#                compares, and runs lintian over the .deb where there is one
+# --check        builds all twice, the second time with an empty build cache
+#                (some minutes a platform), compares, and runs lintian over the
+#                .deb where both are there
+# --keep DIR     leaves there what was built, before it was packed
 set -euo pipefail
 source=$(cd "$(dirname "$0")/.." && pwd)
 
 die() { echo "packaging: cannot $1" >&2; [ $# -lt 2 ] || echo "hint: $2" >&2; exit 1; }
 say() { echo "packaging: $*" >&2; }
 
-version='' out=$source/dist platforms=() native='' release='' check='' key=${KEYFOB_SIGN_KEY:-}
+version='' out=$source/dist platforms=() native='' release='' check='' keep='' key=${KEYFOB_SIGN_KEY:-}
 while [ $# -gt 0 ]; do
   case $1 in
-    --version | --out | --platform | --sign-key)
+    --version | --out | --platform | --sign-key | --keep)
       [ $# -ge 2 ] || die "understand the command: $1 needs a value"
-      case $1 in --version) version=${2#v} ;; --out) out=$2 ;; --platform) platforms+=("$2") ;; --sign-key) key=$2 ;; esac
+      case $1 in --version) version=${2#v} ;; --out) out=$2 ;; --platform) platforms+=("$2") ;; --sign-key) key=$2 ;; --keep) keep=$2 ;; esac
       shift ;;
     --native) native=1 ;;
     --release) release=1 ;;
@@ -101,7 +103,8 @@ build() {
       if [ -n "$native" ] && [ "$program" = keyfob-keyring ] && [ "$p" = "$(go env GOHOSTOS)/$(go env GOHOSTARCH)" ]; then cgo=1; fi
       (cd "$source" && GOOS=$goos GOARCH=$arch CGO_ENABLED=$cgo go build -trimpath "$vcs" \
         -ldflags "-s -w -buildid= -X main.version=$version -X keyfob/internal/hot/early.Version=$version" \
-        -o "$stage/bin/$goos-$arch/$program$suffix" "./cmd/$program")
+        -o "$stage/bin/$goos-$arch/$program$suffix" "./cmd/$program") ||
+        die "build $program for $p"
     done
   done
   texts "$stage"
@@ -109,10 +112,15 @@ build() {
   go build -C "$source/packaging/tools" -trimpath -buildvcs=false -o "$stage/tools" .
   "$stage/tools" -source "$source" -stage "$stage" -out "$out" -version "$version" -commit "$commit" \
     -epoch "$SOURCE_DATE_EPOCH" -conf "$source/packaging/release.conf"
+  if [ -n "$keep" ]; then
+    mkdir -p "$keep"
+    mv "$stage"/* "$keep/"
+    printf '%s\n' -version "$version" -commit "$commit" -epoch "$SOURCE_DATE_EPOCH" >"$keep/arguments"
+  fi
   rm -rf "$stage"
 }
 
-# texts STAGE: manual pages and completions, as the programs print them.
+# texts STAGE: completions, as the program prints them, and manual pages.
 texts() {
   local stage=$1
   (cd "$source" && CGO_ENABLED=0 go build -trimpath "$vcs" -ldflags "-s -w -buildid= -X main.version=$version" -o "$stage/keyfob" ./cmd/keyfob)
@@ -122,9 +130,14 @@ texts() {
   ours completion zsh >"$stage/completions/_keyfob"
   ours completion fish >"$stage/completions/keyfob.fish"
   ours completion powershell >"$stage/completions/keyfob.ps1"
-  if ! ours __man "$stage/man" >/dev/null 2>"$work/man.log"; then
-    [ -z "$release" ] || die "write the manual pages: $(head -1 "$work/man.log")"
-    say "no manual pages: $(head -1 "$work/man.log")"
+  # The commands' pages are in docs/, made of the command table and kept so by
+  # a test; the helpers' are here.
+  cp "$source"/packaging/man/* "$stage/man/"
+  if ls "$source"/docs/man/keyfob.1 >/dev/null 2>&1; then
+    cp "$source"/docs/man/* "$stage/man/"
+  else
+    [ -z "$release" ] || die "find the manual pages in docs/man"
+    say "no manual pages: docs/man is not there"
   fi
 }
 
@@ -171,6 +184,7 @@ build "$out"
 sign "$out"
 if [ -n "$check" ]; then
   say "building all of it once more"
+  keep=''
   GOCACHE=$work/cache build "$work/again"
   GOCACHE=$work/cache go clean -cache
   rm -f "$work/again/SHA256SUMS.sig"

@@ -175,26 +175,40 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
+// hostile are values that a shell would make something else of, or run.
+var hostile = []string{
+	`a'b"c$(d)\e`, "$(touch ran)", "`touch ran`", `${HOME}`, "!!", "a;touch ran", "a&&touch ran", "two\nlines\n", "tab\there", "*", "~", "-n", `\`, `'`, `"`, `\'`, `''`, "größe 日本", "#x", " lead and trail ", "%PATH%", "$Env:PATH", "it\u2019s \u2018so\u201a\u201b", "x\r",
+}
+
+// TestShellQuoting runs what env prints in the shells that are here: each
+// value arrives as it is, and an empty one unsets.
 func TestShellQuoting(t *testing.T) {
-	const awkward = `a'b"c$(d)\e`
-	vars := []variable{{"X", awkward}, {"Y", ""}}
-	for _, shell := range []string{"bash", "fish", "pwsh"} {
+	for _, shell := range []string{"bash", "zsh", "fish", "pwsh"} {
 		program, err := exec.LookPath(shell)
 		if err != nil {
 			continue // the same text is compared below
 		}
 		print, _ := shellPrinter(shell)
-		text, err := print(vars)
-		if err != nil {
-			t.Fatal(err)
-		}
-		echo := map[string]string{"bash": `printf %s "$X${Y-unset}"`, "fish": `printf %s "$X"; set -q Y; or printf unset`, "pwsh": `[Console]::Write($Env:X + $(if ($null -eq $Env:Y) {"unset"}))`}[shell]
-		cmd := exec.Command(program, "-c", text+echo)
-		cmd.Env = []string{"Y=old", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
-		if out, err := cmd.Output(); err != nil || string(out) != awkward+"unset" {
-			t.Errorf("%s made %q of it, %v", shell, out, err)
+		for _, value := range hostile {
+			dir := t.TempDir()
+			text, err := print([]variable{{"X", value}, {"Y", ""}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			echo := map[string]string{"bash": `printf %s "$X${Y-unset}"`, "zsh": `printf %s "$X${Y-unset}"`, "fish": `printf %s "$X"; set -q Y; or printf unset`, "pwsh": `[Console]::Write($Env:X + $(if ($null -eq $Env:Y) {"unset"}))`}[shell]
+			cmd := exec.Command(program, "-c", text+echo)
+			cmd.Env = []string{"Y=old", "PATH=" + os.Getenv("PATH"), "HOME=" + dir, "LC_ALL=C.UTF-8"}
+			cmd.Dir = dir
+			if out, err := cmd.Output(); err != nil || string(out) != value+"unset" {
+				t.Errorf("%s made %q of %q, %v", shell, out, value, err)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "ran")); err == nil {
+				t.Errorf("%s ran %q", shell, value)
+			}
 		}
 	}
+	const awkward = `a'b"c$(d)\e`
+	vars := []variable{{"X", awkward}, {"Y", ""}}
 	for shell, want := range map[string]string{
 		"fish":       `set -gx X 'a\'b"c$(d)\\e'` + "\nset -e Y\n",
 		"powershell": `$Env:X = 'a''b"c$(d)\e'` + "\nRemove-Item -ErrorAction SilentlyContinue Env:Y\n",
@@ -203,6 +217,10 @@ func TestShellQuoting(t *testing.T) {
 		if got, err := print(vars); err != nil || got != want {
 			t.Errorf("%s: got %q, want %q, %v", shell, got, want, err)
 		}
+	}
+	ps, _ := shellPrinter("powershell")
+	if got, err := ps([]variable{{"X", "it\u2019s"}}); err != nil || got != "$Env:X = 'it\u2019\u2019s'\n" {
+		t.Errorf("powershell: got %q, %v", got, err)
 	}
 	for _, shell := range []string{"cmd", "dotenv"} {
 		print, _ := shellPrinter(shell)

@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 )
 
 // options are the flags of the commands; each command registers those that
@@ -251,6 +250,9 @@ func (a *app) parse(args []string) (in invocation, err error) {
 			return a.parse([]string{"version"})
 		case len(arg) > 1 && arg[0] == '-':
 			used, err := setFlag(fs, in.cmd, all, args[i:])
+			if err != nil && in.cmd == nil && word == "" && !namesCommand(all, args) {
+				return a.parse(append([]string{"overview"}, args...)) // `keyfob --config FILE --json`
+			}
 			if err != nil {
 				return in, err
 			}
@@ -303,6 +305,18 @@ func flagsAlone(args []string) bool {
 	return true
 }
 
+// namesCommand reports whether one of args is a command's first word.
+func namesCommand(all []*command, args []string) bool {
+	for _, arg := range args {
+		for _, c := range all {
+			if first, _, _ := strings.Cut(c.name, " "); first == arg {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // carryOver judges flags that were given before a command's second word was.
 func carryOver(given, fs *flag.FlagSet, cmd *command) (err error) {
 	given.Visit(func(f *flag.Flag) {
@@ -318,6 +332,8 @@ func (in invocation) check() error {
 	c := in.cmd
 	line := strings.TrimSpace("keyfob " + c.name + " " + c.args)
 	switch {
+	case c.name == "overview" && len(in.args) > 0: // `keyfob --json lsit`
+		return unknownCommand(commands(), "", in.args[0])
 	case c.max >= 0 && len(in.args) > c.max && c.rest:
 		return usage(fmt.Sprintf("cannot tell what %q is for", in.args[c.max]), line+" (the program comes after --)")
 	case c.max >= 0 && len(in.args) > c.max:
@@ -336,7 +352,7 @@ func setFlag(fs *flag.FlagSet, cmd *command, all []*command, args []string) (int
 	f := fs.Lookup(name)
 	if f == nil || !double {
 		where := "keyfob"
-		if cmd != nil {
+		if cmd != nil && !cmd.hidden {
 			where += " " + cmd.name
 		}
 		if cmd == nil && knownToSome(all, name) {
@@ -433,75 +449,4 @@ func unknownCommand(all []*command, word, arg string) error {
 		hint = strings.ReplaceAll(hint, "  ", " ")
 	}
 	return usage(fmt.Sprintf("cannot run %q: there is no such command", name), hint)
-}
-
-// nearest returns the name that was most likely meant, "" if none is near.
-func nearest(word string, names []string) string {
-	best, at := "", max(2, len(word)/3)+1
-	for _, n := range names {
-		d := distance(strings.ToLower(word), n)
-		if len(word) > 2 && strings.HasPrefix(n, word) {
-			d = min(d, 1)
-		}
-		if d < at && d < len(n) {
-			best, at = n, d
-		}
-	}
-	return best
-}
-
-// distance counts the insertions, deletions, replacements and swaps of
-// neighbours that make b of a.
-func distance(a, b string) int {
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			d := min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				d = min(d, rows[i-2][j-2]+1)
-			}
-			rows[i][j] = d
-		}
-	}
-	return rows[len(a)][len(b)]
-}
-
-// expiry is a duration flag that also knows days.
-type expiry time.Duration
-
-func (e *expiry) String() string { return time.Duration(*e).String() }
-
-func (e *expiry) Set(s string) error {
-	rest := s
-	var days time.Duration
-	if d, after, ok := strings.Cut(s, "d"); ok {
-		var n int
-		if _, err := fmt.Sscanf(d, "%d", &n); err != nil || fmt.Sprint(n) != d || n > 36500 {
-			return fmt.Errorf("it is no duration such as 90m, 12h or 7d")
-		}
-		days, rest = time.Duration(n)*24*time.Hour, after
-	}
-	var d time.Duration
-	if rest != "" {
-		var err error
-		if d, err = time.ParseDuration(rest); err != nil {
-			return fmt.Errorf("it is no duration such as 90m, 12h or 7d")
-		}
-	}
-	if d += days; d < time.Second {
-		return fmt.Errorf("it must be a second or more")
-	}
-	*e = expiry(d)
-	return nil
 }

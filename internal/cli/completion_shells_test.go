@@ -127,31 +127,43 @@ func TestFishCompletes(t *testing.T) {
 	}
 }
 
-// zshHarness types the line in a real zsh on a terminal of its own, and has
-// it list what it would offer.
+// zshHarness calls the function as zsh's completion does, with the words of
+// the line up to the cursor, and says what it hands to compadd.
 const zshHarness = `
-zmodload zsh/zpty || exit 9
-zpty z zsh -f -i
-zpty -w z 'PS1= PROMPT2= ; autoload -Uz compinit && compinit -u -D; source <(keyfob completion zsh); LISTMAX=0; stty -echo;'
-zpty -w z 'compadd() { local -a o; local x; for x in "$@"; do [[ $x == -[OAD] ]] && { builtin compadd "$@"; return }; done; builtin compadd -O o "$@"; print -rl -- GOT:$^o; builtin compadd "$@" }'
-zpty -w z 'zle -C list list-choices _main_complete; bindkey "^X" list; print READY-$((1+1))'
-while zpty -r z line; do [[ $line == *READY-2* ]] && break; done
-zpty -n -w z "$1"$'\x18'
-zpty -n -w z $'\x15'
-zpty -w z 'print END-$((1+1))'
-while zpty -r z line; do
-    [[ $line == *END-2* ]] && break
-    [[ $line == *GOT:* ]] && print -r -- ${${line##*GOT:}%%$'\r'*}
-done
-zpty -d z
-`
+compdef() { :; }
+_files() { print FILES; }
+_normal() { print NORMAL $CURRENT $words; }
+compadd() {
+    while [[ $1 == -* ]]; do
+        case $1 in
+        -d) told=(${(P)2}); shift 2 ;;
+        --) shift; break ;;
+        *) shift ;;
+        esac
+    done
+    print -rl -- "$@"
+    print -rl -- "$told[@]" >&2
+}
+source <(keyfob completion zsh)
+words=("${(@s: :)1}")
+CURRENT=$#words
+_keyfob 2>$2`
 
 func TestZshCompletes(t *testing.T) {
 	h := completionHome(t)
+	told := filepath.Join(h.dir, "told")
 	for _, c := range completionCases {
-		got := slices.Compact(h.inShell("zsh", "-f", "-c", zshHarness, "zsh", c.line))
-		if !slices.Equal(got, c.want) {
+		if got := h.inShell("zsh", "-f", "-c", zshHarness, "zsh", c.line, told); !slices.Equal(got, c.want) {
 			t.Errorf("%q: zsh offers %q, want %q", c.line, got, c.want)
+		}
+	}
+	h.inShell("zsh", "-f", "-c", zshHarness, "zsh", "keyfob sta", told)
+	if b, _ := os.ReadFile(told); string(b) != "status  -- show what the daemon does\n" {
+		t.Errorf("zsh describes %q", b)
+	}
+	for line, want := range map[string]string{"keyfob grant add x y": "FILES", "keyfob exec prod -- make al": "NORMAL 2 make al"} {
+		if got := h.inShell("zsh", "-f", "-c", zshHarness, "zsh", line, told); !slices.Equal(got, []string{want}) {
+			t.Errorf("%q: zsh does %q, want %q", line, got, want)
 		}
 	}
 }

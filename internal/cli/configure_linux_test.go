@@ -2,6 +2,7 @@ package cli
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -74,7 +75,8 @@ func TestConfigureUser(t *testing.T) {
 	if text := h.file(config); !strings.Contains(text, "credential-process --profile dev\nregion = eu-west-1\n") {
 		t.Errorf("the AWS config is %q", text)
 	}
-	if strings.Contains(c.text(), "CANARY") || !strings.Contains(c.text(), "configured dev") || !c.echoes() {
+	c.expect("configured dev\r\n")
+	if strings.Contains(c.text(), "CANARY") || !c.echoes() {
 		t.Errorf("the terminal shows %q, echoes: %v", c.text(), c.echoes())
 	}
 }
@@ -133,7 +135,9 @@ func TestConfigureChooses(t *testing.T) {
 		}
 		c.expect("Write that? [Y/n] ")
 		c.typed("\n")
-		if code := exitCode(t, cmd); code != 0 || !strings.Contains(c.text(), want) || strings.Count(c.text(), "\nconfigured ") != strings.Count(want, "configured ") {
+		code := exitCode(t, cmd)
+		c.expect("hint: keyfob whoami") // the last that is shown
+		if code != 0 || !strings.Contains(c.text(), want) || strings.Count(c.text(), "\nconfigured ") != strings.Count(want, "configured ") {
 			t.Errorf("%q: exit code %d, %s", typed, code, c.text())
 		}
 		if strings.Contains(h.file(h.own()), "[sso-session") {
@@ -222,6 +226,32 @@ func TestConfigureUnwritable(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "keyfob: cannot ") || h.file(config) != "[default]\n" {
 		t.Errorf("%v, %s\n%q", err, out, h.file(config))
+	}
+}
+
+// With no room for a single byte, every file is as it was.
+func TestConfigureWithoutRoom(t *testing.T) {
+	h, _, config := configHome(t, "[default]\n")
+	if out, err := h.command("status").CombinedOutput(); err != nil { // the daemon may write
+		t.Fatalf("%v %s", err, out)
+	}
+	for _, args := range []string{"x --kind login --yes", "x --kind role --role-arn arn:aws:iam::123456789012:role/x --source-profile prod --yes"} {
+		cmd := exec.Command("sh", "-c", "ulimit -f 0; exec keyfob configure "+args+" 2>&1 | cat")
+		cmd.Env, cmd.Dir = h.env, h.dir
+		out, _ := cmd.CombinedOutput()
+		if !strings.Contains(string(out), "keyfob: cannot ") || h.file(config) != "[default]\n" || h.file(h.own()) != "" {
+			t.Errorf("%s\n%q %q", out, h.file(config), h.file(h.own()))
+		}
+		var left []string
+		_ = filepath.WalkDir(h.dir, func(path string, _ os.DirEntry, _ error) error {
+			if strings.Contains(path, ".tmp") || strings.HasSuffix(path, ".json") {
+				left = append(left, path)
+			}
+			return nil
+		})
+		if len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
 	}
 }
 

@@ -155,9 +155,11 @@ func shellPrinter(shell string) (func([]variable) (string, error), bool) {
 			func(v variable) string { return "set -gx " + v.name + " '" + quote.Replace(v.value) + "'\n" },
 			func(name string) string { return "set -e " + name + "\n" }), true
 	case "powershell", "pwsh":
+		// PowerShell takes typographic quotes for ' too.
+		quote := strings.NewReplacer("'", "''", "\u2018", "\u2018\u2018", "\u2019", "\u2019\u2019", "\u201a", "\u201a\u201a", "\u201b", "\u201b\u201b")
 		return lines(
 			func(v variable) string {
-				return "$Env:" + v.name + " = '" + strings.ReplaceAll(v.value, "'", "''") + "'\n"
+				return "$Env:" + v.name + " = '" + quote.Replace(v.value) + "'\n"
 			},
 			func(name string) string { return "Remove-Item -ErrorAction SilentlyContinue Env:" + name + "\n" }), true
 	case "cmd":

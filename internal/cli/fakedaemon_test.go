@@ -242,6 +242,8 @@ func (d *fake) answer(s *control.ServerConn, r control.Request, hello control.He
 		return d.fakeAudit(r)
 	case control.MethodConsole, control.MethodWhoami, control.MethodMFAAdd, control.MethodMFAList, control.MethodMFARemove, control.MethodMFACode:
 		return fakeIdentity(r, p.Profile)
+	case control.MethodRotate, control.MethodPolicy, control.MethodDoctor:
+		return fakeOperations(r, p.Profile)
 	case control.MethodCredentials:
 		return control.CredentialsResult{Version: 1, AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: fakeSecret, SessionToken: "token+/=", Expiration: "2031-01-02T03:04:05Z", AccountID: "123456789012"}, nil
 	case control.MethodAdd:

@@ -23,6 +23,7 @@ func fakePrompts() map[string]control.Prompt {
 		"p-browser": {Kind: control.PromptBrowser, URL: page},
 		"p-file":    {Kind: control.PromptBrowser, URL: "file:///etc/passwd"},
 		"p-device":  {Kind: control.PromptDevice, URL: "https://device.example/?user_code=ABCD-EFGH", UserCode: "ABCD-EFGH"},
+		"p-slow":    {Kind: control.PromptDevice, URL: "https://device.example/"},
 		"p-code":    {Kind: control.PromptCode, URL: page},
 		"p-saml":    {Kind: control.PromptSAML, URL: "https://idp.example/login", SAMLEndpoint: "https://signin.aws.amazon.com/saml"},
 		"p-confirm": {Kind: control.PromptConfirm, Program: "/usr/bin/terraform", Choices: []string{"once", "hour", "always", "no"}},
@@ -43,6 +44,10 @@ func (d *fake) prompt(s *control.ServerConn, id int, profile string, q control.P
 		waiting, cancel := context.WithCancel(ctx)
 		if elsewhere {
 			go func() {
+				if profile == "p-slow" {
+					time.Sleep(2500 * time.Millisecond)
+					cancel()
+				}
 				for waiting.Err() == nil {
 					if _, err := os.Stat(filepath.Join(d.dir, "come")); err == nil {
 						time.Sleep(500 * time.Millisecond) // a person is not quicker

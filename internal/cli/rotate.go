@@ -100,7 +100,7 @@ func rotatedText(keys []control.RotatedKey, l look) string {
 	if len(keys) == 0 {
 		return ""
 	}
-	g := grid{head: []string{"PROFILE", "USER", "OLD KEY", "NEW KEY", "RESULT"}}
+	g := grid{head: []string{"PROFILE", "USER", "OLD KEY", "NEW KEY", "RESULT"}, whole: []int{2, 3}}
 	for _, k := range keys {
 		row := plain(k.Profile, k.User, k.Old, k.New, "rotated")
 		row[0].colour, row[4].colour = bold, green

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -63,10 +64,12 @@ func plain(texts ...string) []cell {
 }
 
 // grid is a table that fits the terminal: columns that need more than there
-// is room for are cut, the widest first, and end in "…".
+// is room for are cut, the widest first, and end in "…"; the last columns to
+// be cut are those of whole, where a part says nothing.
 type grid struct {
-	head []string
-	rows [][]cell
+	head  []string
+	whole []int
+	rows  [][]cell
 }
 
 // minimumColumn is what a column is never cut below.
@@ -93,7 +96,7 @@ func (g *grid) text(l look) string {
 		}
 	}
 	if l.width > 0 {
-		fit(width, total, l.width)
+		g.fit(width, total, l.width)
 	}
 	var b strings.Builder
 	line := func(row []cell) {
@@ -129,18 +132,21 @@ func (g *grid) text(l look) string {
 }
 
 // fit takes from the widest column, one by one, until total is room.
-func fit(width []int, total, room int) {
-	for ; total > room; total-- {
-		widest := 0
-		for j, w := range width {
-			if w > width[widest] {
-				widest = j
+func (g *grid) fit(width []int, total, room int) {
+	for _, all := range []bool{false, true} {
+		for total > room {
+			widest := -1
+			for j, w := range width {
+				if w > minimumColumn && (all || !slices.Contains(g.whole, j)) && (widest < 0 || w > width[widest]) {
+					widest = j
+				}
 			}
+			if widest < 0 {
+				break
+			}
+			width[widest]--
+			total--
 		}
-		if width[widest] <= minimumColumn {
-			return
-		}
-		width[widest]--
 	}
 }
 

@@ -30,7 +30,32 @@ func (a *app) printJSON(v any) int {
 	if err := e.Encode(v); err != nil {
 		return a.fail("write the result", err)
 	}
-	return a.print(b.String())
+	return a.print(withoutHTMLEscapes(b.String()))
+}
+
+// withoutHTMLEscapes writes <, > and & as themselves, which the daemon's
+// encoder has escaped for browsers.
+func withoutHTMLEscapes(text string) string {
+	if !strings.Contains(text, `\u00`) {
+		return text
+	}
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' || i+1 == len(text) {
+			b.WriteByte(text[i])
+			continue
+		}
+		if i+6 <= len(text) {
+			if plain := map[string]byte{`\u003c`: '<', `\u003e`: '>', `\u0026`: '&'}[text[i:i+6]]; plain != 0 {
+				b.WriteByte(plain)
+				i += 5
+				continue
+			}
+		}
+		b.WriteString(text[i : i+2])
+		i++
+	}
+	return b.String()
 }
 
 // table lays rows out in columns; every cell is made harmless.

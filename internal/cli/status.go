@@ -28,7 +28,7 @@ func statusText(r *control.StatusResult, l look, now time.Time) string {
 		b.WriteString(oneLine(line) + "\n")
 	}
 	if len(r.Sessions) > 0 {
-		g := grid{head: []string{"PROFILE", "ACCOUNT", "ACCESS KEY", "SESSION", "REFRESH", "CALLERS", "PROBLEM"}}
+		g := grid{head: []string{"PROFILE", "ACCOUNT", "ACCESS KEY", "SESSION", "REFRESH", "CALLERS", "PROBLEM"}, whole: []int{1, 3, 4, 5}}
 		for _, s := range r.Sessions {
 			row := plain(s.Profile, s.AccountID, s.AccessKeyID, "", until(s.NextRefresh, now), fmt.Sprint(s.Callers), "")
 			row[0].colour = bold
@@ -47,7 +47,7 @@ func statusText(r *control.StatusResult, l look, now time.Time) string {
 		b.WriteString("\n" + g.text(l))
 	}
 	if len(r.Interactions) > 0 {
-		g := grid{head: []string{"WAITS FOR YOU", "KIND", "ID", "UNTIL", "CALLERS", "PROGRAM", "ADDRESS"}}
+		g := grid{head: []string{"WAITS FOR YOU", "KIND", "ID", "UNTIL", "CALLERS", "PROGRAM", "ADDRESS"}, whole: []int{2, 3, 6}}
 		for _, i := range r.Interactions {
 			row := plain(i.Profile, i.Kind, i.ID, until(i.Expires, now), fmt.Sprint(i.Waiting), i.Program, strings.TrimSpace(i.URL+" "+i.UserCode))
 			row[0].colour = yellow

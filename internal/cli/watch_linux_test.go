@@ -30,6 +30,7 @@ func TestStatusWatch(t *testing.T) {
 		if code := exitCode(t, cmd); code != 0 {
 			t.Errorf("%q: exit code %d: %s", how, code, c.text())
 		}
+		c.expect("\x1b[?1049l") // what was written last may not have been read yet
 		if text := c.text(); !strings.Contains(text, "\x1b[?1049h") || !strings.HasSuffix(text, "\x1b[?7h\x1b[?25h\x1b[?1049l") || !c.echoes() {
 			t.Errorf("%q: the terminal is not given back: echoes %v, %q", how, c.echoes(), text)
 		}

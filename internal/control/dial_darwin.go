@@ -6,6 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// SystemSocket is where a system daemon listens.
+const SystemSocket = "/var/run/keyfob/keyfob.sock"
+
 func newSocket() (int, error) {
 	syscall.ForkLock.RLock() // until close-on-exec is set
 	defer syscall.ForkLock.RUnlock()

@@ -4,6 +4,9 @@ import (
 	"syscall"
 )
 
+// SystemSocket is where a system daemon listens.
+const SystemSocket = "/run/keyfob/keyfob.sock"
+
 func newSocket() (int, error) {
 	return syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
 }

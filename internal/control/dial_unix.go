@@ -12,9 +12,6 @@ import (
 	"time"
 )
 
-// SystemSocket is where a system daemon listens.
-const SystemSocket = "/run/keyfob/keyfob.sock"
-
 // dial connects without package net (see Conn). An os.File on a non-blocking
 // socket has deadlines and is no slower.
 func dial(ctx context.Context, socket string) (Conn, int, error) {

@@ -94,7 +94,6 @@ func TestConfigureInTmux(t *testing.T) {
 	x.types("eu-west-1")
 	x.expect("Name of this sign-in [d-1234567890]: ")
 	x.types("corp")
-	x.expect("in the browser that was opened, or open:")
 	x.expect("   3  222222222222  Prod      ReadOnly")
 	x.expect("a text to look for: ")
 	x.types("1,3")

@@ -185,10 +185,15 @@ func (m *machine) rotate(profile string, due time.Duration) (Rotated, error) {
 	m.t.Helper()
 	ctx, cancel := context.WithCancel(m.t.Context())
 	defer cancel()
+	m.mu.Lock()
 	m.kill, m.notices = cancel, nil
+	m.mu.Unlock()
 	r := m.rotation()
 	r.Due = due
 	out, err := m.deps.Rotate(ctx, r, profile)
+	synctest.Wait() // for requests that were cut off
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, p := range m.pairs {
 		m.keep(p.Credentials)
 	}
@@ -203,7 +208,10 @@ func (m *machine) rotate(profile string, due time.Duration) (Rotated, error) {
 
 // again is a new process after a kill.
 func (m *machine) again() {
+	synctest.Wait()
+	m.mu.Lock()
 	m.dead, m.killAt, m.fullAt = false, 0, 0
+	m.mu.Unlock()
 	m.deps.Pool.CloseIdle()
 }
 

@@ -241,6 +241,46 @@ func TestWithoutSightOfOthers(t *testing.T) {
 	}
 }
 
+// A process that was found and becomes another program is that program on its
+// next connection, and stays what it was on the one before.
+func TestProgramThatBecomesAnother(t *testing.T) {
+	l := listen(t, "tcp4")
+	r := resolver(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := publicSelf(t)
+	cmd := exec.Command(self)
+	cmd.Env = []string{"KEYFOB_TEST_DIAL=tcp4|" + l.Addr().String(), "KEYFOB_TEST_EXEC=" + next, "GORACE=atexit_sleep_ms=0"}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stdin.Close(); _ = cmd.Wait() })
+	first, err := r.Of(accept(t, l))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := first.Program(t.Context())
+	if err != nil || before.PID != cmd.Process.Pid || before.Exe != self {
+		t.Fatalf("%+v, %v", before, err)
+	}
+	if _, err := stdin.Write([]byte("\n")); err != nil {
+		t.Fatal(err)
+	}
+	after := program(t, r, accept(t, l))
+	if after.PID != before.PID || after.Start != before.Start || after.Exe != next {
+		t.Errorf("%+v, which was %+v, is not %s", after, before, next)
+	}
+	if p, err := first.Program(t.Context()); err != nil || p != before {
+		t.Errorf("the connection before is now %+v's, %v", p, err)
+	}
+}
+
 // startAs starts a client under a number that was another process's, nil
 // where the kernel does not let it.
 func startAs(t *testing.T, pid int, l net.Listener) *exec.Cmd {

@@ -35,6 +35,11 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		fmt.Println("connected")
+		if next := os.Getenv("KEYFOB_TEST_EXEC"); next != "" { // becomes this program, with a connection of its own
+			_, _ = os.Stdin.Read(make([]byte, 1))
+			fmt.Println("error:", syscall.Exec(next, []string{next}, []string{"KEYFOB_TEST_DIAL=" + target}))
+			os.Exit(1)
+		}
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		c.Close()
 		os.Exit(0)

@@ -212,14 +212,11 @@ func TestTaskFileIsUTF16(t *testing.T) {
 // What enable wrote tells what was enabled, on every platform.
 func TestLinkLocalFilesAreReadBack(t *testing.T) {
 	both := []netip.Addr{netip.MustParseAddr(metadataIPv4), netip.MustParseAddr(metadataIPv6)}
-	for _, forUser := range []string{"", "alice", "o'neil"} {
+	for _, forUser := range []string{"", "alice", "1007"} {
 		c := Config{Program: "/usr/bin/keyfobd", System: true}
 		for name, text := range map[string]string{"openrc": c.linkLocalOpenRCText(both, forUser, true), "launchd": c.linkLocalPlist(both, forUser, false)} {
-			if forUser == "o'neil" && name == "openrc" {
-				continue // no shell quotes it so that words can be read back, and no system has such a user
-			}
 			who, addrs := wordsOf(text)
-			if want := strings.ReplaceAll(forUser, "'", "&#39;"); who != want || !slices.Equal(addrs, both) {
+			if who != forUser || !slices.Equal(addrs, both) {
 				t.Errorf("%s: read %q %v of\n%s", name, who, addrs, text)
 			}
 			if ours, untouched := madeBy(text); !ours || !untouched {

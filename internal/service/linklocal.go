@@ -33,8 +33,10 @@ type LinkLocalConfig struct {
 	// IPv4Only leaves fd00:ec2::254 out.
 	IPv4Only bool
 
-	// dial asks whether a metadata service answers; nil is the network.
-	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// dial asks whether a metadata service answers, and interfaceOf which
+	// interface has an address; nil is the network.
+	dial        func(ctx context.Context, network, address string) (net.Conn, error)
+	interfaceOf func(netip.Addr) (string, error)
 }
 
 // linkLocal puts the metadata addresses on the loopback interface and sees
@@ -81,6 +83,9 @@ func newLinkLocal(c LinkLocalConfig) (*linkLocal, error) {
 	c.System = system
 	if c.dial == nil {
 		c.dial = (&net.Dialer{}).DialContext
+	}
+	if c.interfaceOf == nil {
+		c.interfaceOf = interfaceOf
 	}
 	l := &linkLocal{c: c}
 	sys := c.Config
@@ -145,13 +150,27 @@ func (l *linkLocal) choose(ctx context.Context) (forUser string, err error) {
 	if name == "" {
 		return "", nil
 	}
-	u, err := user.Lookup(name)
+	u, err := findUser(name)
 	if err != nil {
-		if u, err = user.LookupId(name); err != nil {
-			return "", fail("a user's name, as in getent passwd", "cannot give the metadata address to %s: there is no such user", name)
-		}
+		return "", fail("a user's name, as in getent passwd", "cannot give the metadata address to %s: there is no such user", name)
+	}
+	// A directory's names may hold what units and scripts would have to
+	// quote each in its own way; the number is the same user.
+	if strings.ContainsFunc(u.Username, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-", r)
+	}) {
+		return u.Uid, nil
 	}
 	return u.Username, nil
+}
+
+// findUser finds a user by name or number.
+func findUser(name string) (*user.User, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		u, err = user.LookupId(name)
+	}
+	return u, err
 }
 
 // addresses are those that this machine can have.
@@ -300,7 +319,7 @@ func (l *linkLocal) status(ctx context.Context) (LinkLocalStatus, error) {
 	}
 	for _, a := range addrs {
 		x := LinkLocalAddress{Address: a.String(), Listening: []string{}}
-		x.Interface, err = interfaceOf(a)
+		x.Interface, err = l.c.interfaceOf(a)
 		if err != nil {
 			return s, err
 		}
@@ -311,15 +330,19 @@ func (l *linkLocal) status(ctx context.Context) (LinkLocalStatus, error) {
 		}
 		s.Addresses = append(s.Addresses, x)
 	}
+	line := "sudo " + l.command() + " link-local enable"
+	if runtime.GOOS == "windows" {
+		line = "keyfob link-local enable, as an administrator,"
+	}
 	switch {
 	case was.broken:
-		s.Problem, s.Hint = "it was enabled by half", "sudo "+l.command()+" link-local enable mends it"
+		s.Problem, s.Hint = "it was enabled by half", line+" mends it"
 	case s.Enabled && !s.Active:
-		s.Problem, s.Hint = "it is enabled and does not work", "sudo "+l.command()+" link-local enable mends it"
+		s.Problem, s.Hint = "it is enabled and does not work", line+" mends it"
 	case !s.Enabled && s.Cloud != "":
 		s.Hint = "this is a machine of " + s.Cloud + ", whose own metadata service the address belongs to"
 	case !s.Enabled:
-		s.Hint = "sudo " + l.command() + " link-local enable"
+		s.Hint = line + " has it here"
 	}
 	return s, nil
 }
@@ -372,7 +395,7 @@ func (l *linkLocal) made() string {
 // no other. It is what runs at each boot, also in an image that was copied
 // to a cloud since it was enabled, so it looks where it is.
 func (l *linkLocal) up(ctx context.Context, addrs []netip.Addr) error {
-	if cloud := cloudOf(l.c.Root); cloud == "-" {
+	if cloud := cloudOf(l.c.Root); cloud != "" && !l.c.Force {
 		return cloudError(cloud)
 	}
 	before, err := l.readMade()
@@ -381,7 +404,7 @@ func (l *linkLocal) up(ctx context.Context, addrs []netip.Addr) error {
 	}
 	noted := before
 	for _, a := range addrs {
-		where, err := interfaceOf(a)
+		where, err := l.c.interfaceOf(a)
 		if err != nil {
 			return err
 		}

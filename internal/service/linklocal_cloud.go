@@ -134,7 +134,7 @@ func (l *linkLocal) notHere(ctx context.Context, ours bool) error {
 		return nil
 	}
 	for _, a := range l.addresses() {
-		where, err := interfaceOf(a)
+		where, err := l.c.interfaceOf(a)
 		if err != nil {
 			return err
 		}

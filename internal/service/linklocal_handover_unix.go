@@ -146,7 +146,7 @@ func receivedFiles(oob []byte) ([]*os.File, error) {
 // the sockets that it opened, elsewhere it is started as root, adds the
 // addresses, opens the sockets itself and then becomes nobody.
 func (l *linkLocal) runHandOver(ctx context.Context, name string, addrs []netip.Addr) error {
-	who, err := user.Lookup(name)
+	who, err := findUser(name)
 	if err != nil {
 		return fail("keyfob link-local enable --user NAME", "cannot hand the metadata address to %s: there is no such user", name)
 	}

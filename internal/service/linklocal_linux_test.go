@@ -23,11 +23,14 @@ func nobodyAnswers(context.Context, string, string) (net.Conn, error) {
 	return nil, syscall.ECONNREFUSED
 }
 
+// nowhere keeps what is real on this machine out of the tests.
+func nowhere(netip.Addr) (string, error) { return "", nil }
+
 // linkLocalWorld is a machine with a fake systemctl, root's, on which alice
 // ran sudo; the user is whoever runs the test, under that name.
 func linkLocalWorld(t *testing.T) (*world, *LinkLocalConfig) {
 	w := newWorld(t, true)
-	c := &LinkLocalConfig{Config: w.c, User: "root", IPv4Only: true, dial: nobodyAnswers}
+	c := &LinkLocalConfig{Config: w.c, User: "root", IPv4Only: true, dial: nobodyAnswers, interfaceOf: nowhere}
 	c.System = false
 	return w, c
 }
@@ -204,7 +207,7 @@ func TestCloudsAreKnown(t *testing.T) {
 			t.Errorf("%s: left %q", c.want, got)
 		}
 		// Nor at a boot, in an image that was copied there.
-		wantError(t, mustLinkLocal(t, lc).up(t.Context(), []netip.Addr{netip.MustParseAddr(metadataIPv4)}), "machine of "+c.want)
+		wantError(t, mustLinkLocal(t, lc).up(t.Context(), nil), "machine of "+c.want)
 		lc.Force = true
 		if err := enable(t, lc); err != nil {
 			t.Errorf("--force: %v", err)
@@ -240,10 +243,21 @@ func TestWhatAnswersIsLeftAlone(t *testing.T) {
 			return ours, nil
 		}
 		wantError(t, enable(t, c), want)
-		if q := <-asked; !strings.HasPrefix(q, "PUT /latest/api/token HTTP/1.1\r\nHost: 169.254.169.254\r\n") || !strings.Contains(q, "\r\nMetadata-Flavor: Google\r\n") {
+		var q string
+		select {
+		case q = <-asked:
+		case <-time.After(5 * time.Second):
+			t.Fatal("nobody was asked")
+		}
+		if !strings.HasPrefix(q, "PUT /latest/api/token HTTP/1.1\r\nHost: 169.254.169.254\r\n") || !strings.Contains(q, "\r\nMetadata-Flavor: Google\r\n") {
 			t.Errorf("asked %q", q)
 		}
 	}
+	// The address on another interface.
+	_, c := linkLocalWorld(t)
+	c.interfaceOf = func(netip.Addr) (string, error) { return "keyfob-none0", nil }
+	wantError(t, enable(t, c), "interface keyfob-none0 has that address")
+
 	w, c := linkLocalWorld(t)
 	w.write("sys/class/dmi/id/sys_vendor", "Microsoft Corporation\n")
 	c.dial = func(_ context.Context, _, address string) (net.Conn, error) {
@@ -336,7 +350,7 @@ func TestAddressesInANamespace(t *testing.T) {
 	}
 	upLoopback(t)
 	_, c := linkLocalWorld(t)
-	c.IPv4Only = false
+	c.IPv4Only, c.interfaceOf = false, nil
 	l := mustLinkLocal(t, c)
 	all := l.addresses()
 	there := func(a netip.Addr) bool {

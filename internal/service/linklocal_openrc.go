@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -58,12 +59,10 @@ func (h *linkLocalOpenRC) standing() (enabled, error) {
 // that enable wrote.
 func wordsOf(text string) (forUser string, addrs []netip.Addr) {
 	words := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\n'\"\\<>", r) })
+	words = slices.DeleteFunc(words, func(w string) bool { return w == "string" || w == "/string" }) // a plist's tags
 	for i, w := range words {
 		if w == "--user" && i+1 < len(words) {
-			forUser = strings.TrimSuffix(words[i+1], "/string")
-			for j := i + 1; j < len(words) && (forUser == "" || forUser == "string"); j++ {
-				forUser = words[j]
-			}
+			forUser = words[i+1]
 		}
 		if a, err := netip.ParseAddr(w); err == nil && isMetadata(a) {
 			addrs = append(addrs, a)

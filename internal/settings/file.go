@@ -190,25 +190,15 @@ func common[P any](f fileSettings[P]) fileSettings[any] {
 		Audit: f.Audit, Metrics: f.Metrics, System: f.System, TPM: f.TPM, PKCS11: f.PKCS11, Endpoint: f.Endpoint}
 }
 
-// strict decodes the file. Unknown settings are an error each, and no reason
-// not to look at the others.
-func strict[T any](path string, b []byte, to *T) []*Error {
+// strict decodes the file. The decoder reads on behind unknown settings, and
+// tells of all of them.
+func strict(path string, b []byte, to any) []*Error {
 	d := toml.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
-	err := d.Decode(to)
-	if err == nil {
-		return nil
+	if err := d.Decode(to); err != nil {
+		return fileErrors(path, err)
 	}
-	problems := fileErrors(path, err)
-	var missing *toml.StrictMissingError
-	if errors.As(err, &missing) {
-		var all T
-		if err := toml.Unmarshal(b, &all); err != nil {
-			problems = append(problems, fileErrors(path, err)...)
-		}
-		*to = all
-	}
-	return problems
+	return nil
 }
 
 // fileErrors name the lines; the decoder's own text can hold the value of a

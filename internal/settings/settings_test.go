@@ -262,3 +262,64 @@ func TestSocketPath(t *testing.T) {
 		t.Errorf("a long socket: %v", err)
 	}
 }
+
+// TestSystemPlaces: the machine's daemon has the machine's places, whoever
+// starts it.
+func TestSystemPlaces(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the places of Linux")
+	}
+	creds := t.TempDir()
+	getenv, home := env(t, map[string]string{"XDG_CONFIG_HOME": "/home/x", "XDG_DATA_HOME": "/home/x", "XDG_RUNTIME_DIR": "/run/user/1", "CREDENTIALS_DIRECTORY": creds})
+	s, err := Load(Flags{System: true}, getenv)
+	if err != nil {
+		t.Skipf("this machine has settings of its own: %v", err)
+	}
+	if s.DataDir != "/var/lib/keyfob" || s.ConfigFile != "/etc/keyfob/config.toml" || s.Socket != "/run/keyfob/keyfob.sock" || s.Socket != s.SystemSocket ||
+		s.AWSConfigFile != "/etc/keyfob/aws/config" || s.AWSCredentials != "/etc/keyfob/aws/credentials" || s.ProfilesFile != "/etc/keyfob/profiles" || s.Keystore != "passphrase" || s.PassphraseFile != "" {
+		t.Errorf("%+v", s)
+	}
+	for _, name := range []string{"passphrase", "keyfob.passphrase"} {
+		if err := os.WriteFile(filepath.Join(creds, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = Load(Flags{System: true}, getenv); err != nil || s.PassphraseFile != filepath.Join(creds, name) {
+			t.Errorf("%+v, %v", s, err)
+		}
+	}
+	if s, err = Load(Flags{}, getenv); err != nil || s.PassphraseFile != "" || s.Keystore != "auto" {
+		t.Errorf("a person's: %+v, %v", s, err)
+	}
+	s, err = Load(Flags{System: true, DataDir: "/a", Socket: "/b/s", Config: writeConfig(t, "[system]\nadmin_users = ['alice']\nallow_sign_ins = true\n[tpm]\ndevice = '/dev/tpm7'\n[audit]\nsyslog = 'udp://[::1]:514'\notlp = 'https://c/v1/logs'\njournal = true\n")}, getenv)
+	if err != nil || s.DataDir != "/a" || s.Socket != "/b/s" || !s.Machine.AllowSignIns || s.Machine.AllowProcesses || s.TPMDevice != "/dev/tpm7" || s.Audit != (Audit{Journal: true, Syslog: "udp://[::1]:514", OTLP: "https://c/v1/logs"}) {
+		t.Errorf("by flags: %+v, %v", s, err)
+	}
+	_ = home
+}
+
+// TestCheckTellsAll: unknown settings, values and places of all kinds, by line.
+func TestCheckTellsAll(t *testing.T) {
+	file := writeConfig(t, "keystroke = 'pass'\nidle_exit = 'soon'\nnothing = 1\n[[endpoint]]\nkind = 'ftp'\nlisten = '0.0.0.0:1'\nhosts = ['a b']\nallow_programs = ['x', 3]\n[endpoint.metadata]\nmac = 'x'\nregion = 'y'\n"+
+		"[[profile]]\nprotected = true\n[audit]\nsyslog = 'x'\notlp = 'y'\nkeep = 0\n[metrics]\nlisten = 'x'\n[system]\nadmin_users = ['']\n")
+	getenv, _ := env(t, map[string]string{"KEYFOB_CONFIG": file, "KEYFOB_INTERACTIVE": "sometimes"})
+	_, errs := Check(Flags{}, getenv)
+	var lines []int
+	for _, e := range errs {
+		lines = append(lines, e.Line)
+		if e.File == "" && !strings.Contains(e.Message, "KEYFOB_INTERACTIVE") || e.Message == "" {
+			t.Errorf("%+v", e)
+		}
+	}
+	want := []int{0, 1, 2, 3, 5, 6, 7, 8, 8, 10, 11, 12, 15, 16, 17, 19, 21}
+	if !reflect.DeepEqual(lines, want) {
+		t.Errorf("lines %v, want %v: %v", lines, want, errs)
+	}
+	if _, err := Load(Flags{}, getenv); err == nil {
+		t.Error("Load takes them")
+	}
+	file = writeConfig(t, "data_dir = 3\nkeystroke = 1\n")
+	getenv, _ = env(t, map[string]string{"KEYFOB_CONFIG": file})
+	if _, errs = Check(Flags{}, getenv); len(errs) == 0 {
+		t.Error("a value of the wrong kind is taken")
+	}
+}

@@ -14,7 +14,8 @@ type File struct {
 	Path    string // as named, for messages
 	Text    string
 	Missing bool
-	target  string // where links lead
+	target  string                                     // where links lead
+	parsed  map[string]map[string]profiles.TextSetting // by section and key, of Text; nil before Section
 }
 
 // maxFile bounds what is read: nobody's AWS config is larger.
@@ -62,18 +63,23 @@ func (f *File) Settings() ([]profiles.TextSetting, error) {
 // Section is the settings of one section by key: of one that stands twice
 // the last, which wins.
 func (f *File) Section(section string) (map[string]profiles.TextSetting, error) {
-	all, err := f.Settings()
-	if err != nil {
-		return nil, err
-	}
-	section = profiles.SectionOf(f.Text, section)
-	found := map[string]profiles.TextSetting{}
-	for _, s := range all {
-		if s.Section == section {
-			found[s.Key] = s
+	if f.parsed == nil {
+		all, err := f.Settings()
+		if err != nil {
+			return nil, err
+		}
+		f.parsed = map[string]map[string]profiles.TextSetting{}
+		for _, s := range all {
+			if f.parsed[s.Section] == nil {
+				f.parsed[s.Section] = map[string]profiles.TextSetting{}
+			}
+			f.parsed[s.Section][s.Key] = s
 		}
 	}
-	return found, nil
+	if section == "default" || section == "profile default" {
+		section = profiles.SectionOf(f.Text, section)
+	}
+	return f.parsed[section], nil
 }
 
 // cause drops the operation and the path, which the message names itself.

@@ -113,6 +113,7 @@ func licenceOf(text string) string {
 		{"ISC", "Permission to use, copy, modify, and/or distribute this software"},
 		{"ISC", "Permission to use, copy, modify, and distribute this software for any purpose"},
 		{"MIT", "Permission is hereby granted, free of charge"},
+		{"Zlib", "This software is provided 'as-is', without any express or implied warranty"},
 	} {
 		if strings.Contains(text, l.phrase) {
 			return l.id
