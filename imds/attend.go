@@ -139,7 +139,7 @@ func (s *Server) converse(c *conn, p *plain, b []byte) conversed {
 // handOver gives the connection to net/http, with what was read of it. It
 // reports false when the server ends instead.
 func (s *Server) handOver(c *conn) bool {
-	c.spoke.Store(false)           // net/http says when there is a request
+	//          // net/http says when there is a request
 	c.spare.Store(!whole(c.given)) // until it reads on
 	c.busy.Store(false)
 	c.plain.Store(false)
@@ -241,7 +241,8 @@ func (c *conn) listen(leave func()) (stop func()) {
 		if n == 1 {
 			c.given = b[:]
 		} else if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			}
+			leave()
+		}
 	}()
 	return func() {
 		_ = c.Conn.SetReadDeadline(time.Unix(1, 0))

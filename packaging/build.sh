@@ -72,7 +72,7 @@ if git -C "$source" rev-parse HEAD >/dev/null 2>&1; then
     [ -z "$release" ] || die "make a release: there are changes that are not committed" "git status"
     say "there are changes that are not committed: the programs say so, and the source archive does not have them"
   fi
-  [ -z "$release" ] || [ "v$version" = "$tag" ] || die "make the release $version: this commit has no tag v$version" "git tag -s v$version"
+  [ -z "$release" ] || [ "v$version" = "$tag" ] || die "make a release: this commit has no tag${tag:+ of that version, but $tag}" "git tag -s v1.2.3"
 elif [ -n "$release" ]; then
   die "make a release: $source is no git repository"
 fi

@@ -148,7 +148,8 @@ func repeatable(method string, params any) bool {
 	switch method {
 	case control.MethodCredentials, control.MethodList, control.MethodExplain, control.MethodStatus,
 		control.MethodGrantList, control.MethodVersion, control.MethodUnlock, control.MethodReload,
-		control.MethodAudit, control.MethodAuditVerify, control.MethodConsole, control.MethodWhoami, control.MethodMFAList:
+		control.MethodAudit, control.MethodAuditVerify, control.MethodConsole, control.MethodWhoami, control.MethodMFAList,
+		control.MethodDoctor, control.MethodPolicy:
 		return true
 	case control.MethodGrantAdd:
 		p, ok := params.(control.GrantParams)

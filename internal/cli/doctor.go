@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -154,6 +155,7 @@ func (e *examination) askDaemon() error {
 	ctx, cancel := context.WithTimeout(context.Background(), doctorWait)
 	defer cancel()
 	p := control.DoctorParams{Offline: e.opts.offline, Context: e.environment().Context}
+	p.Named = false
 	if e.profile != "" {
 		var err error
 		if p.Context, err = e.context(invocation{args: []string{e.profile}}); err != nil {
@@ -167,6 +169,21 @@ func (e *examination) askDaemon() error {
 	if err == nil {
 		err = json.Unmarshal(raw, &r)
 	}
+	if s, bad := e.settings(); bad == nil && e.socket != s.SystemSocket {
+		e.checks = without(e.checks, r.Checks)
+	}
 	e.checks = append(e.checks, r.Checks...)
 	return err
+}
+
+// without leaves out of ours what the daemon has looked at too: it has read
+// the same files, and knows more of the vault. What we found broken stays.
+func without(ours, daemons []control.Check) []control.Check {
+	seen := map[string]bool{}
+	for _, c := range daemons {
+		seen[c.ID] = true
+	}
+	return slices.DeleteFunc(ours, func(c control.Check) bool {
+		return c.State != control.CheckFailed && seen[strings.TrimSuffix(c.ID, ".private")]
+	})
 }

@@ -22,7 +22,7 @@ func (e *examination) settingsFile(s *settings.Settings) {
 		e.add(control.Check{ID: "settings", Group: "files", State: control.CheckFailed, Message: e.badFile.Error(), Hint: hintOf(e.badFile)})
 	case s.ConfigFound:
 		e.ok("files", "settings", "settings are read from "+s.ConfigFile)
-		e.permissions(s.ConfigFile, "settings.permissions", 0o022, "others may write to it", "chmod go-w ")
+		e.permissions(s.ConfigFile, "settings.private", 0o022, "others may write to it", "chmod go-w ")
 	default:
 		e.ok("files", "settings", "there is no "+s.ConfigFile+": every setting has its default")
 	}
@@ -65,10 +65,10 @@ func (e *examination) awsFiles(s *settings.Settings) {
 			e.ok("files", names[f.Kind], f.Path+" is not there")
 		}
 	}
-	e.permissions(s.AWSCredentials, "files.credentials.permissions", 0o077, "others may read it", "chmod 600 ")
-	e.permissions(s.AWSConfigFile, "files.config.permissions", 0o022, "others may write to it: a credential_process there is run", "chmod go-w ")
-	e.permissions(s.ProfilesFile, "files.keyfob.permissions", 0o022, "others may write to it", "chmod go-w ")
-	e.permissions(s.DataDir, "data.permissions", 0o077, "others may look into keyfob's directory", "chmod 700 ")
+	e.permissions(s.AWSCredentials, "files.credentials.private", 0o077, "others may read it", "chmod 600 ")
+	e.permissions(s.AWSConfigFile, "files.config.private", 0o022, "others may write to it: a credential_process there is run", "chmod go-w ")
+	e.permissions(s.ProfilesFile, "files.keyfob.private", 0o022, "others may write to it", "chmod go-w ")
+	e.permissions(s.DataDir, "data-dir.private", 0o077, "others may look into keyfob's directory", "chmod 700 ")
 	for _, k := range set.PlainKeys() {
 		e.add(control.Check{ID: "files.plain-keys", Group: "files", State: control.CheckWarning, About: k.Profile,
 			Message: "profile " + k.Profile + " has a long-lived key in plain text", File: k.Origin.File, Line: k.Origin.Line, Fix: "keyfob import " + quoted(k.Profile)})

@@ -60,6 +60,11 @@ func (a *app) exec(in invocation) int {
 		}
 	}()
 	a.hangUp()
+	forget, err := a.keepToken(&g, "")
+	if err != nil {
+		return a.fail(what, err)
+	}
+	defer forget()
 
 	env := a.execEnv(g)
 	if !a.opts.keepFiles {

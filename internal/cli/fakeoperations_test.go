@@ -48,6 +48,7 @@ func fakeOperations(r control.Request, profile string) (any, *control.Error) {
 		var p control.DoctorParams
 		_ = json.Unmarshal(r.Params, &p)
 		checks := []control.Check{
+			{ID: "files.config", Group: "files", State: control.CheckOK, Message: "the daemon has read it"},
 			{ID: "vault.unlocked", Group: "vault", State: control.CheckOK, Message: "the vault is open"},
 			{ID: "clock", Group: "network", State: control.CheckWarning, Message: "the clock is 3m off", Hint: "set the clock"},
 			{ID: "future", Group: "from-the-future", State: control.CheckSkipped, Message: "\x1b[31mnot judged"},

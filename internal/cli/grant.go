@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -47,6 +49,10 @@ func (a *app) grantAdd(in invocation) int {
 	if err := a.call(ctx, control.MethodGrantAdd, p, &g, a.handler("grant")); err != nil {
 		return a.fail(what, err)
 	}
+	if _, err := a.keepToken(&g, p.TokenFile); err != nil {
+		_ = a.revoke(g.ID)
+		return a.fail(what, err)
+	}
 	if a.opts.json {
 		return a.printJSON(struct {
 			ID          string   `json:"id"`
@@ -61,6 +67,48 @@ func (a *app) grantAdd(in invocation) int {
 		return a.print("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=" + g.RelativeURI + "\n")
 	}
 	return a.print("AWS_CONTAINER_CREDENTIALS_FULL_URI=" + g.URL + "\nAWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + g.TokenFile + "\n")
+}
+
+// keepToken writes a grant's token where the daemon, being another user's,
+// can't: to path, or to a file in our own data directory. forget removes it.
+func (a *app) keepToken(g *control.GrantResult, path string) (forget func(), err error) {
+	if g.Token == "" {
+		return func() {}, nil
+	}
+	if path == "" {
+		if path, err = a.tokenPath(g.ID); err != nil {
+			return nil, err
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, fmt.Errorf("cannot keep the grant's token: %w", err)
+		}
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".token-*") // 0600
+	if err != nil {
+		return nil, fmt.Errorf("cannot keep the grant's token: %w", err)
+	}
+	_, err = f.WriteString(g.Token)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return nil, fmt.Errorf("cannot keep the grant's token: %w", err)
+	}
+	g.TokenFile, g.Token = path, ""
+	return func() { _ = os.Remove(path) }, nil
+}
+
+// tokenPath is where keepToken writes the token of the grant id.
+func (a *app) tokenPath(id string) (string, error) {
+	s, err := a.settings()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(s.DataDir, "grants", filepath.Base(id)+".token"), nil
 }
 
 // grantList is `keyfob grant list`.
@@ -113,6 +161,9 @@ func (a *app) grantRemove(in invocation) int {
 			break
 		}
 		removed.Revoked = append(removed.Revoked, id)
+		if path, err := a.tokenPath(id); err == nil {
+			_ = os.Remove(path) // of keepToken; a daemon of our own has removed its file
+		}
 		if !a.opts.json {
 			if code = a.print(oneLine("revoked "+id) + "\n"); code != exitDone {
 				break
