@@ -73,7 +73,6 @@ var audiences = map[string]audience{
 	control.MethodReload:      forAdmins,
 	control.MethodAuditVerify: forAdmins,
 	control.MethodDoctor:      forAdmins,
-	control.MethodShadow:      forAdmins,
 	// It signs in at an address of the caller's choice.
 	control.MethodSSOAccounts: forAdmins,
 }

@@ -75,11 +75,7 @@ func (s *Server) attend(c *conn) {
 	p := s.plains.Get().(*plain)
 	defer s.plains.Put(p)
 	defer p.forget()
-	n, ok := c.tryRead(p.in) // many clients have sent their first request by now
-	if !ok {
-		n = c.receive(p.in, readHeaderTimeout)
-	}
-	for ; n > 0; n = c.receive(p.in, idleTimeout) {
+	for n := c.receive(p.in, readHeaderTimeout); n > 0; n = c.receive(p.in, idleTimeout) {
 		c.busy.Store(true)
 		if c.spoke.Load() && s.draining.Load() {
 			return // it was idle, and drain may have closed it by now
@@ -128,7 +124,7 @@ func (s *Server) converse(c *conn, p *plain, b []byte) conversed {
 	now := time.Now()
 	p.out = p.answer.append(p.out[:0], s.dateOf(now), last)
 	p.answer.reset()
-	err := c.send(p.out, now)
+	_, err := c.writeAt(p.out, now)
 	clear(p.out)
 	if last || err != nil {
 		return answeredLast
@@ -139,7 +135,7 @@ func (s *Server) converse(c *conn, p *plain, b []byte) conversed {
 // handOver gives the connection to net/http, with what was read of it. It
 // reports false when the server ends instead.
 func (s *Server) handOver(c *conn) bool {
-	//          // net/http says when there is a request
+	c.spoke.Store(false)           // net/http says when there is a request
 	c.spare.Store(!whole(c.given)) // until it reads on
 	c.busy.Store(false)
 	c.plain.Store(false)
@@ -217,16 +213,6 @@ func (c *conn) receive(p []byte, within time.Duration) int {
 	c.reading = false
 	c.mu.Unlock()
 	return n
-}
-
-// send writes an answer on a connection that net/http does not have.
-func (c *conn) send(p []byte, now time.Time) error {
-	n := c.tryWrite(p)
-	if n == len(p) {
-		return nil
-	}
-	_, err := c.writeAt(p[n:], now)
-	return err
 }
 
 // listen calls leave when the client closes its end while a handler waits.

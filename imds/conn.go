@@ -5,7 +5,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"keyfob/internal/peer"
@@ -63,7 +62,6 @@ type conn struct {
 	date   []byte // of the Date header, at dateAt
 	dateAt int64  // Unix time
 	given  []byte // read already, for net/http
-	raw    syscall.RawConn
 	row    uint32 // repeated answers so far
 	near   bool   // see oneHop
 }

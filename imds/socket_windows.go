@@ -50,10 +50,3 @@ func setHops(c net.Conn, v6 bool, hops int) error {
 func setSendBuffer(fd uintptr, size int) error {
 	return os.NewSyscallError("setsockopt", windows.SetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, windows.SO_SNDBUF, size))
 }
-
-// tryRead says that the connection has to be read in the ordinary way: here
-// its overlapped reads belong to Go's poller.
-func (c *conn) tryRead([]byte) (int, bool) { return 0, false }
-
-// tryWrite likewise leaves all to the ordinary way.
-func (c *conn) tryWrite([]byte) int { return 0 }

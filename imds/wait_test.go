@@ -409,12 +409,17 @@ func TestKeptExpiry(t *testing.T) {
 }
 
 // TestStopAtOnce: with nothing in flight Run ends at once, also while
-// connections are open that never said anything.
+// connections are open that never said anything, or half a request.
 func TestStopAtOnce(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(*MetadataConfig) {}, func(t *testing.T, l *pipeListener, token string, stop func()) {
 		c := l.dial(t)
 		defer c.Close()
+		half := l.dial(t)
+		defer half.Close()
+		if _, err := io.WriteString(half, "GET / HTTP/1.1\r\n"); err != nil {
+			t.Fatal(err)
+		}
 		synctest.Wait()
 		began := time.Now()
 		stop()

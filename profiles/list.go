@@ -26,10 +26,32 @@ func (s *Set) List() []Listed {
 			}
 			l.Source = last.Kind
 		}
+		if other, asks := s.handsOver(p); asks {
+			// For keyfob it is nothing, for programs it is another profile.
+			l.Source, l.Err = KindProcess, other
+		}
 		l.Account = p.account()
 		list = append(list, l)
 	}
 	return list
+}
+
+// handsOver reports whether a profile has no source but a line that runs
+// keyfob for another profile, and what is wrong with that one.
+func (s *Set) handsOver(p *Profile) (wrong *Error, asks bool) {
+	if p.Err == nil || !p.Err.NoSource || len(p.Skipped) == 0 {
+		return nil, false
+	}
+	line, _ := p.Get("credential_process")
+	name := asksFor(line.Value)
+	if name == "" || name == p.Name {
+		return nil, false
+	}
+	other, err := s.Resolve(Query{Profile: name, ProfileOrigin: line.Origin})
+	if err != nil {
+		return fault(line.Origin, "cannot use profile %s: its credential_process asks keyfob for %s, and there is no such profile", p.Name, name), true
+	}
+	return other.Err, true
 }
 
 func (s *Set) origins(name string) []Origin {

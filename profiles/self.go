@@ -151,3 +151,24 @@ func shellWord(line string) (word, rest string, quotedEquals bool) {
 	}
 	return b.String(), "", quotedEquals
 }
+
+// asksFor is the profile that a line which runs keyfob names, "" where it
+// names none.
+func asksFor(line string) string {
+	for after := false; line != ""; {
+		var word string
+		word, line, _ = shellWord(line)
+		switch name, value, equals := strings.Cut(word, "="); {
+		case name == "--profile" || name == "-profile":
+			if !equals {
+				value, _, _ = shellWord(line)
+			}
+			return value
+		case after && word != "" && word[0] != '-':
+			return word
+		case word == "credential-process":
+			after = true
+		}
+	}
+	return ""
+}

@@ -225,8 +225,39 @@ systemd_part() {
   power_off
 }
 
-package_part() { skip "the .deb: packaging/build.sh makes none yet"; }
+# A .deb, if packaging/build.sh makes one here: installed, upgraded, purged.
+package_part() {
+  local deb
+  deb=$(find "${KEYFOB_TEST_DEB:-$work/dist}" -maxdepth 1 -name "*$(dpkg --print-architecture 2>/dev/null || echo amd64).deb" 2>/dev/null | head -1) || deb=
+  if [ -z "$deb" ] && [ -x packaging/build.sh ]; then
+    packaging/build.sh --version 0.0.1 --out "$work/dist" --platform "linux/$(go env GOARCH)" >"$work/package.log" 2>&1 || true
+    deb=$(find "$work/dist" -maxdepth 1 -name '*.deb' 2>/dev/null | head -1)
+  fi
+  [ -n "$deb" ] || { skip "the .deb: packaging/build.sh makes none here: $(tail -1 "$work/package.log" 2>/dev/null)"; return 0; }
+  mkdir -p "$machine/opt/deb"
+  cp "$deb" "$machine/opt/deb/keyfob.deb"
+  run_inside package-inside.sh
+}
+
+wine_part() {
+  say "the Windows programs under wine"
+  local p
+  for p in wine wineserver x86_64-w64-mingw32-gcc curl; do
+    command -v $p >/dev/null || { skip "wine: no $p"; return 0; }
+  done
+  [ "$(go env GOARCH)" = amd64 ] || { skip "wine: not an amd64 machine"; return 0; }
+  mkdir -p "$work/windows" "$work/wine"
+  GOOS=windows CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$work/windows/" ./cmd/keyfob ./cmd/keyfobd ./cmd/keyfob-keyring ./cmd/keyfob-signin
+  GOOS=windows CGO_ENABLED=0 go build -o "$work/windows/imdsget.exe" ./packaging/test/testdata/imdsget
+  CGO_ENABLED=0 go build -o "$work/wine/fakeaws" ./cmd/fakeaws
+  local began=$SECONDS
+  timeout -k 20 400 bash packaging/test/wine.sh "$work/windows" "$work/wine/fakeaws" "$work/wine" >"$work/out" 2>&1 || true
+  tally <"$work/out"
+  grep -q -e '^ok ' -e '^skip ' "$work/out" || { echo "FAIL wine.sh did not run"; failed=$((failed + 1)); }
+  echo "   (wine.sh: $((SECONDS - began)) s)"
+}
 
 case $parts in *' systemd '*) systemd_part ;; esac
+case $parts in *' wine '*) wine_part ;; esac
 printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" = 0 ]

@@ -114,7 +114,7 @@ func TestDependencies(t *testing.T) {
 	}
 	for _, dep := range deps {
 		for _, banned := range []string{
-			"net", "net/http", "crypto/tls", "os/user", "runtime/cgo", "regexp", "text/template", "log/slog",
+			"net", "net/http", "crypto", "crypto/tls", "os/user", "runtime/cgo", "regexp", "text/template", "log/slog",
 			"github.com/99designs/keyring", "github.com/aws/aws-sdk-go-v2", "github.com/spf13/cobra", "github.com/sirupsen/logrus",
 		} {
 			if dep == banned || strings.HasPrefix(dep, banned+"/") && strings.Contains(banned, ".") {

@@ -39,7 +39,8 @@ func (a *app) console(in invocation) int {
 	if err != nil {
 		return a.fail(what, err)
 	}
-	p := control.ConsoleParams{Context: c, Service: a.opts.service, Duration: int64(time.Duration(a.opts.duration) / time.Second), SwitchRole: a.opts.switchRole}
+	p := control.ConsoleParams{Context: c, Service: a.opts.service, Duration: int64(time.Duration(a.opts.duration) / time.Second), SwitchRole: a.opts.switchRole,
+		Open: !a.opts.json && !a.opts.print && !a.opts.switchRole}
 	if p.SessionPolicy, err = a.sessionPolicy(); err != nil {
 		return a.fail(what, err)
 	}
@@ -70,10 +71,11 @@ func (a *app) console(in invocation) int {
 	return a.openConsole(ctx, c.Profile, url)
 }
 
-// openConsole opens the address in the person's browser. Unlike a sign-in's
-// it is a secret: it is shown nowhere, also when that fails. Openers take an
-// address as their argument alone, which other users of the machine can see
-// for as long as they run; --print is there for who minds.
+// openConsole opens the address in the person's browser. Openers take an
+// address as their argument, which other users of the machine can see for as
+// long as they run: it is one of the daemon, good once and for this user, which
+// sends the browser on to the console. Unlike a sign-in's it is shown nowhere,
+// also when that fails.
 func (a *app) openConsole(ctx context.Context, name, url string) int {
 	const what, hint = "open the console", "keyfob console --print prints the address"
 	line, err := a.browserLine(url)

@@ -8,7 +8,6 @@ const (
 	MethodRotate            = "rotate"             // RotateParams -> RotateResult, notices between
 	MethodPolicy            = "policy"             // PolicyParams -> PolicyResult
 	MethodDoctor            = "doctor"             // DoctorParams -> DoctorResult
-	MethodShadow            = "shadow"             // ProfileParams -> ShadowResult
 	MethodSSOAccounts       = "sso-accounts"       // SSOAccountsParams -> SSOAccountsResult, with prompts between
 	MethodMFADevices        = "mfa-devices"        // ProfileParams -> MFADevicesResult
 	MethodForeignKeys       = "foreign-keys"       // ForeignKeysParams -> ForeignKeysResult
@@ -112,10 +111,6 @@ type Check struct {
 	Hint    string `json:"hint,omitempty"`  // what to do where no one command mends it
 	About   string `json:"about,omitempty"` // the profile, address or variable it is about
 }
-
-// ShadowResult is `keyfob explain --shadow --json`, written by package
-// profiles: what each SDK would do with a profile without keyfob.
-type ShadowResult = json.RawMessage
 
 // SSOAccountsParams names an Identity Center portal. The person is signed in
 // to it first, where no session is valid.

@@ -1,7 +1,6 @@
 package setup
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -64,7 +63,7 @@ func Shred(path string) error {
 	if err != nil {
 		return fmt.Errorf("cannot shred %s: %w", path, cause(err))
 	}
-	if _, err = io.CopyN(f, rand.Reader, info.Size()); err == nil {
+	if _, err = io.CopyN(f, zeros{}, info.Size()); err == nil {
 		err = f.Sync()
 	}
 	if cerr := f.Close(); err == nil {
@@ -80,4 +79,11 @@ func Shred(path string) error {
 		return fmt.Errorf("cannot shred %s: %w", path, cause(err))
 	}
 	return nil
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
 }

@@ -159,7 +159,8 @@ func show(b *strings.Builder, sign string, all []string) {
 		switch {
 		case holdsSecret(text):
 			secret = true
-			text = text[:secretLine().FindStringIndex(text)[1]] + " [redacted]"
+			_, value := settingOf(text)
+			text = text[:value] + " [redacted]"
 		case secret && indented:
 			text = "  [redacted]"
 		default:
@@ -169,15 +170,29 @@ func show(b *strings.Builder, sign string, all []string) {
 	}
 }
 
-// secretLine is the beginning of a line whose value is not to be shown.
-var secretLine = pattern(`(?i)^[^=]*(secret|token|passw|passphrase|_pin)[a-z0-9_.-]*[ \t]*=`)
-
-// notSecret are settings that secretLine would take for secrets.
-var notSecret = pattern(`(?i)^[\x{feff} \t]*(web_identity_token_file|sso_registration_scopes)[ \t]*=`)
+// settingOf is the name of the setting that a line begins, and how long the
+// line is up to its value; "" where it begins none.
+func settingOf(line string) (name string, value int) {
+	name, _, found := strings.Cut(line, "=")
+	if !found {
+		return "", 0
+	}
+	return strings.ToLower(strings.Trim(name, "\ufeff \t")), len(name) + 1
+}
 
 // holdsSecret reports whether a line's value must not be kept.
 func holdsSecret(line string) bool {
-	return secretLine().MatchString(line) && !notSecret().MatchString(line)
+	name, _ := settingOf(line)
+	switch name {
+	case "", "web_identity_token_file", "sso_registration_scopes":
+		return false
+	}
+	for _, word := range []string{"secret", "token", "passw", "passphrase", "_pin"} {
+		if strings.Contains(name, word) {
+			return true
+		}
+	}
+	return false
 }
 
 // printable makes text fit for a terminal.

