@@ -94,7 +94,12 @@ func (a *app) stdinIsTerminal() bool { return term.IsTerminal(int(a.Stdin.Fd()))
 
 // lineSource reads lines of standard input one byte at a time, so that it
 // takes no more of it than it uses.
-type lineSource struct{ from *os.File }
+type lineSource struct {
+	from *os.File
+	// wait, where it is set, returns when something can be read, or with the
+	// error of the context that has ended meanwhile.
+	wait func() error
+}
 
 // maxLine bounds a line of standard input: codes and passphrases.
 const maxLine = 64 << 10
@@ -103,6 +108,11 @@ func (l *lineSource) next() (string, error) {
 	var line []byte
 	var one [1]byte
 	for len(line) < maxLine {
+		if l.wait != nil {
+			if err := l.wait(); err != nil {
+				return "", err
+			}
+		}
 		n, err := l.from.Read(one[:])
 		if n == 1 {
 			if one[0] == '\n' {

@@ -75,17 +75,24 @@ func (p *asker) answersOnStdin() bool {
 	return (p.command == "login" || p.command == "answer") && !p.stdinIsTerminal()
 }
 
-// stdinLine is the next line of standard input, "" at its end.
-func (p *asker) stdinLine() (string, error) {
+// stdinLine is the next line of standard input, "" at its end. When ctx ends
+// it waits no longer.
+func (p *asker) stdinLine(ctx context.Context) (string, error) {
 	if p.lines == nil {
 		p.lines = &lineSource{from: p.Stdin}
 	}
+	wait, done := waitForInput(ctx, p.Stdin)
+	defer done()
+	p.lines.wait = wait
 	return p.lines.next()
 }
 
 func (p *asker) mfa(ctx context.Context, q control.Prompt) (*control.Answer, error) {
 	if p.answersOnStdin() {
-		code, err := p.stdinLine()
+		code, err := p.stdinLine(ctx)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		if err != nil || code == "" {
 			why := "standard input holds no MFA code"
 			if q.Error != "" {
@@ -210,7 +217,7 @@ func (p *asker) code(ctx context.Context, q control.Prompt) (*control.Answer, er
 		p.drawQR(q.URL)
 	}
 	if p.answersOnStdin() {
-		if line, err := p.stdinLine(); err != nil || line != "" {
+		if line, err := p.stdinLine(ctx); err != nil || line != "" {
 			return &control.Answer{Value: strings.TrimSpace(line)}, err
 		}
 	}
@@ -270,7 +277,7 @@ func (p *asker) choose(ctx context.Context, q control.Prompt) (*control.Answer, 
 // terminal alone: whatever runs a program could write it to its input.
 func (p *asker) choiceLine(ctx context.Context, q control.Prompt, question string) (string, error) {
 	if q.Kind != control.PromptConfirm && p.answersOnStdin() {
-		if line, err := p.stdinLine(); err != nil || line != "" {
+		if line, err := p.stdinLine(ctx); err != nil || line != "" {
 			return line, err
 		}
 	}

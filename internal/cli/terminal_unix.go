@@ -144,6 +144,31 @@ func waitReadable(fds ...int) error {
 	}
 }
 
+// waitForInput returns a function that waits until f can be read, or until
+// ctx ends, whose error it then returns. done ends it. A signal that ends us
+// does so at once.
+func waitForInput(ctx context.Context, f *os.File) (wait func() error, done func()) {
+	fd := int(f.Fd())
+	wake := newWaker(ctx)
+	if wake.err != nil || fd >= unix.FD_SETSIZE {
+		return nil, wake.stop // it waits for what comes, as long as that takes
+	}
+	return func() error {
+		for !readable(fd) {
+			if err := waitReadable(fd, wake.fd()); err != nil {
+				return fmt.Errorf("cannot read standard input: %w", err)
+			}
+			if sig := wake.signal(); sig != nil && sig != syscall.SIGCONT {
+				wake.raise(sig)
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+		return nil
+	}, wake.stop
+}
+
 func readable(fd int) bool {
 	var set unix.FdSet
 	set.Set(fd)

@@ -47,6 +47,11 @@ func askTerminal(ctx context.Context, question string, echo bool) (string, error
 	return string(line), ctx.Err()
 }
 
+// waitForInput has no way on Windows to wait for a pipe and for ctx.
+func waitForInput(context.Context, *os.File) (wait func() error, done func()) {
+	return nil, func() {}
+}
+
 func trimLF(s string) string {
 	if n := len(s); n > 0 && s[n-1] == '\n' {
 		return s[:n-1]
