@@ -114,7 +114,11 @@ func (d *daemon) admit(c *call, method string) error {
 	case forEverybody:
 		return nil
 	case forHolders:
-		return d.admitHolder(c)
+		err := d.admitHolder(c)
+		if err == nil && upstreamMethods[method] && !d.upstream.allow(c.caller.Caller.UID) {
+			err = &control.Error{Code: control.CodeUnavailable, Message: fmt.Sprintf("cannot %s: you had AWS asked more than %d times within a minute", handlers[method].what, manyUpstream)}
+		}
+		return err
 	}
 	d.turnedAway(c.caller.Caller, "only administrators may call "+method)
 	d.refusals.log(d, c.caller.Caller, "", "only administrators may call "+method)
@@ -131,7 +135,9 @@ func (d *daemon) admitHolder(c *call) error {
 		return err
 	}
 	r := d.request(c, p, cred.ViaProcess)
-	err = d.check(r.Caller, r.Profile, r.Via)
+	if err = tooLong(r.Profile); err == nil {
+		err = d.check(r.Caller, r.Profile, r.Via)
+	}
 	if err == nil && r.RoleARN != "" {
 		err = &access.Denied{Reason: "the rules give a profile, and not another role (--role-arn) with what is below it"}
 	}
@@ -145,6 +151,17 @@ func (d *daemon) admitHolder(c *call) error {
 		err = &control.Error{Code: control.CodeFailed, Message: fmt.Sprintf("cannot use another session policy: you have asked for %d different ones within the hour", manyPolicies)}
 	}
 	return err
+}
+
+// longestName is what the name of a profile that a user asks for may have, in
+// bytes: it goes into logs, and is compared with every other name.
+const longestName = 256
+
+func tooLong(name string) error {
+	if len(name) <= longestName {
+		return nil
+	}
+	return &access.Denied{Reason: fmt.Sprintf("the name of the profile has %d bytes", len(name))}
 }
 
 // mayHaveProfile reports whether the rules give the caller the profile, or he
@@ -194,19 +211,51 @@ var shownSettings = map[string]bool{
 	"roles_anywhere_profile_arn": true, "roles_anywhere_trust_anchor_arn": true,
 }
 
+func isShown(name string) bool {
+	return shownSettings[name] || strings.HasPrefix(name, "services.")
+}
+
+// usersLines are the settings of a profile for the private config file of
+// exec, of who is no administrator: what explain shows of them, and how AWS's
+// clients behave.
+func usersLines(p *profiles.Profile) string {
+	shown := *p
+	shown.Settings = nil
+	for _, s := range p.Settings {
+		if isShown(s.Name) || clientSettings[s.Name] {
+			shown.Settings = append(shown.Settings, s)
+		}
+	}
+	return shown.ConfigLines()
+}
+
+// clientSettings are those of AWS's clients that a program of exec needs, and
+// in which nobody keeps a secret
+// (https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html,
+// https://docs.aws.amazon.com/cli/latest/topic/s3-config.html).
+var clientSettings = map[string]bool{
+	"ca_bundle": true, "defaults_mode": true, "parameter_validation": true, "tcp_keepalive": true, "sdk_ua_app_id": true,
+	"request_checksum_calculation": true, "response_checksum_validation": true, "disable_request_compression": true, "request_min_compression_size_bytes": true,
+	"ignore_configured_endpoint_urls": true, "endpoint_discovery_enabled": true, "account_id_endpoint_mode": true, "sigv4a_signing_region_set": true, "auth_scheme_preference": true,
+	"s3_us_east_1_regional_endpoint": true, "s3_use_arn_region": true, "s3_disable_multiregion_access_points": true, "s3_disable_express_session_auth": true,
+	"s3.addressing_style": true, "s3.max_concurrent_requests": true, "s3.max_queue_size": true, "s3.multipart_threshold": true, "s3.multipart_chunksize": true, "s3.max_bandwidth": true,
+	"s3.use_accelerate_endpoint": true, "s3.use_dualstack_endpoint": true, "s3.payload_signing_enabled": true, "s3.signature_version": true, "s3.preferred_transfer_client": true,
+	"cli_binary_format": true, "cli_pager": true, "cli_timestamp_format": true, "cli_auto_prompt": true, "cli_follow_urlparam": true,
+}
+
 // redactExplanation leaves of an explanation what the profile's user may
 // know.
 func redactExplanation(x *profiles.Explanation) {
 	for i := range x.Settings {
 		s := &x.Settings[i]
-		if !shownSettings[s.Name] && !strings.HasPrefix(s.Name, "services.") && s.Value != "" {
+		if !isShown(s.Name) && s.Value != "" {
 			s.Value = profiles.Redacted
 		}
 		s.Shadows = []profiles.Shadow{} // of other layers, which did not win
 	}
 	x.Warnings = []string{}
 	if x.Error != nil {
-		x.Error.Message = "the profile does not work: " + adminKnows
+		x.Error.Message, x.Error.Hint = "the profile does not work: "+adminKnows, ""
 	}
 }
 
@@ -237,6 +286,9 @@ func (l *refusalLog) first(uid, what string) bool {
 }
 
 func (l *refusalLog) log(d *daemon, who peer.Caller, profile, reason string) {
+	if len(profile) > longestName {
+		profile = strings.Clone(profile[:longestName])
+	}
 	if !l.first(who.UID, profile+"\x00"+reason) {
 		return
 	}

@@ -135,15 +135,22 @@ func TestPoliciesOfOneUserAreBounded(t *testing.T) {
 func TestWhoAnswersAConfirmation(t *testing.T) {
 	var x confirming
 	mine := cred.KeyOf("confirm", map[string]string{"a": "b"}, cred.LinkKey{})
-	x.note(mine, peer.Caller{UID: "1000"})
+	never := func(cred.LinkKey) bool { return false }
+	x.note(mine, peer.Caller{UID: "1000"}, never)
 	for i := range 3 * manyConfirming { // another user's many do not drive it out
-		x.note(cred.KeyOf("confirm", map[string]string{"n": strconv.Itoa(i)}, cred.LinkKey{}), peer.Caller{UID: "1001"})
+		x.note(cred.KeyOf("confirm", map[string]string{"n": strconv.Itoa(i)}, cred.LinkKey{}), peer.Caller{UID: "1001"}, never)
 	}
 	if who, ok := x.caller(mine); !ok || who.UID != "1000" {
 		t.Errorf("%+v, %v", who, ok)
 	}
 	if n := len(x.by["1001"]); n > manyConfirming {
 		t.Errorf("%d are kept of one user", n)
+	}
+	for i := range 3 * manyConfirming { // nor his own that wait
+		x.note(cred.KeyOf("confirm", map[string]string{"m": strconv.Itoa(i)}, cred.LinkKey{}), peer.Caller{UID: "1000"}, func(k cred.LinkKey) bool { return k == mine })
+	}
+	if _, ok := x.caller(mine); !ok || len(x.by["1000"]) > manyConfirming {
+		t.Errorf("a question that waits is forgotten, or %d are kept", len(x.by["1000"]))
 	}
 }
 
@@ -189,7 +196,36 @@ func TestFilesThatOthersCouldWrite(t *testing.T) {
 	if writableByOthers(link) == nil {
 		t.Error("a link into such a directory is taken")
 	}
+	// A link on the way, which others could lead elsewhere.
 	chmod(dir, 0o700)
+	open := t.TempDir()
+	if err := os.Symlink(file, filepath.Join(open, "middle")); err != nil {
+		t.Fatal(err)
+	}
+	far := filepath.Join(t.TempDir(), "far")
+	if err := os.Symlink(filepath.Join(open, ".", "middle"), far); err != nil {
+		t.Fatal(err)
+	}
+	if err := writableByOthers(far); err != nil {
+		t.Error(err)
+	}
+	chmod(open, 0o777)
+	if writableByOthers(far) == nil {
+		t.Error("a link that others could lead elsewhere is taken")
+	}
+	chmod(open, 0o777|os.ModeSticky)
+	if err := writableByOthers(far); err != nil {
+		t.Error(err)
+	}
+	if writableByOthers(filepath.Join(open, "none")) == nil {
+		t.Error("a file that all could make, and take away again, is taken")
+	}
+	if err := os.Symlink("ring", filepath.Join(dir, "ring")); err != nil {
+		t.Fatal(err)
+	}
+	if writableByOthers(filepath.Join(dir, "ring")) == nil {
+		t.Error("a ring of links is taken")
+	}
 	if os.Geteuid() == 0 {
 		if err := os.Chown(file, 54321, 54321); err != nil {
 			t.Fatal(err)

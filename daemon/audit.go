@@ -7,7 +7,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"keyfob/internal/access"
@@ -211,6 +213,55 @@ func (d *daemon) turnedAway(who peer.Caller, reason string) {
 	d.recorder().Record(cred.Event{Kind: cred.EventRefusal, Via: cred.Endpoint{Kind: "control"}, Caller: who, Reason: reason})
 }
 
+// readers are the users who read the audit log.
+type readers struct {
+	mu      sync.Mutex // guards what follows
+	busy    map[string]int
+	flushed map[string]time.Time
+}
+
+const (
+	manyReaders = 2 // of one user at a time
+	flushAgain  = 10 * time.Second
+)
+
+func (r *readers) take(uid string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy[uid] >= manyReaders {
+		return false
+	}
+	if r.busy == nil {
+		r.busy = map[string]int{}
+	}
+	r.busy[uid]++
+	return true
+}
+
+func (r *readers) give(uid string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy[uid]--; r.busy[uid] == 0 {
+		delete(r.busy, uid)
+	}
+}
+
+// flush reports whether the user's look may flush what is counted.
+func (r *readers) flush(uid string) bool {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.flushed, func(_ string, at time.Time) bool { return now.Sub(at) >= flushAgain })
+	if _, lately := r.flushed[uid]; lately {
+		return false
+	}
+	if r.flushed == nil {
+		r.flushed = map[string]time.Time{}
+	}
+	r.flushed[uid] = now
+	return true
+}
+
 func (d *daemon) auditEntries(c *call) (any, error) {
 	p, err := decode[control.AuditParams](c)
 	if err != nil {
@@ -219,6 +270,13 @@ func (d *daemon) auditEntries(c *call) (any, error) {
 	f := audit.Filter{Profile: p.Profile, Program: p.Program, AccessKeyID: p.AccessKeyID, Event: p.Event, Limit: p.Limit, After: p.After}
 	if !c.admin { // his own entries, without what the rules' owner is told
 		f.UID, f.HideReason = c.caller.Caller.UID, true
+		// Each look that flushes ends what is counted into one line: without
+		// a bound he writes as many as he likes. What he reads is a scan.
+		if !d.reading.take(f.UID) {
+			return nil, &control.Error{Code: control.CodeUnavailable, Message: fmt.Sprintf("cannot read the audit log: you do so %d times already at this moment", manyReaders)}
+		}
+		defer d.reading.give(f.UID)
+		f.Written = !d.reading.flush(f.UID)
 	}
 	for _, t := range []struct {
 		text string

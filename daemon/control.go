@@ -23,8 +23,11 @@ import (
 const (
 	maxConnections = 512
 	// Of a machine's daemon: all, and of one user who is no administrator.
-	maxMachine     = 4096
-	maxUser        = 64
+	maxMachine = 4096
+	maxUser    = 64
+	// userLine bounds a line of such a user, all of whose connections hold
+	// some in memory: a SAML assertion of 100,000 characters, and more.
+	userLine       = 128 << 10
 	idleConnection = 5 * time.Minute
 	slowAccept     = 100 * time.Millisecond
 )
@@ -205,6 +208,9 @@ func (d *daemon) converse(ctx context.Context, conn net.Conn, idle *atomic.Bool)
 		return // without a word: what is not answered can't be waited for
 	}
 	c := &conversation{ServerConn: control.NewServerConn(conn)}
+	if d.system() && !d.isAdmin(who) {
+		c.LimitLines(userLine)
+	}
 	refused := ""
 	switch {
 	case err != nil:
@@ -262,8 +268,12 @@ func (d *daemon) answer(ctx context.Context, c *conversation, who peer.Caller, r
 	}
 	if err != nil {
 		e := d.wireError(err, h.what)
-		if !cl.admin && errors.Is(err, cred.ErrConfig) {
+		switch {
+		case cl.admin:
+		case errors.Is(err, cred.ErrConfig):
 			e.Message, e.Hint = "cannot "+h.what+": the profile does not work", adminKnows // its own words may quote the machine's files
+		case e.Code == control.CodeUnknownProfile:
+			e.Hint = "keyfob list" // the name that is nearest may be somebody else's
 		}
 		d.log.WithFields(logrus.Fields{logging.Method: req.Method, logging.PID: who.PID, logging.Status: e.Code}).WithError(err).Debug("control request failed")
 		_ = c.WriteReply(req.ID, nil, e)

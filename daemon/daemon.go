@@ -106,6 +106,8 @@ type daemon struct {
 	confirming confirming
 	refusals   refusalLog
 	variety    variety
+	upstream   upstream
+	reading    readers
 
 	group    *errgroup.Group
 	life     context.Context // of the group

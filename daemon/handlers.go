@@ -275,7 +275,17 @@ func (d *daemon) Get(ctx context.Context, r cred.Request) (*cred.Snapshot, error
 		return snap, nil
 	}
 	d.wish(r)
-	return d.broker.Get(ctx, r)
+	snap, err := d.broker.Get(ctx, r)
+	if err != nil && d.system() && errors.Is(err, cred.ErrConfig) && !d.isAdmin(r.Caller) {
+		err = unusable(r.Profile) // at endpoints too
+	}
+	return snap, err
+}
+
+// unusable is what a user of a machine's daemon is told instead of an error
+// of the settings, whose words may quote the machine's files.
+func unusable(profile string) error {
+	return cred.WithHint(fmt.Errorf("cannot get credentials for %s: %w", profile, cred.ErrConfig), adminKnows)
 }
 
 func (d *daemon) explain(c *call) (any, error) {

@@ -28,7 +28,16 @@ func (d *daemon) attach(c *call, r cred.Request) (detach func()) {
 	if key, ok := d.confirmKey(r); ok {
 		keys = append(keys, key)
 	}
-	return d.queue.Attach(keys, &terminal{conn: c.conn, place: c.caller.Caller.Terminal})
+	return d.queue.Attach(keys, c.terminal(r.Profile))
+}
+
+// terminal is the person behind the call, who asks for the profile.
+func (c *call) terminal(profile string) *terminal {
+	t := &terminal{conn: c.conn, place: c.caller.Caller.Terminal}
+	if !c.admin {
+		t.profile = profile
+	}
+	return t
 }
 
 // terminal is the person behind a control connection: prompts travel to the
@@ -39,7 +48,10 @@ type terminal struct {
 	code cred.Secret
 	// place is the terminal where prompts appear.
 	place string
-	asked atomic.Bool // a question came
+	// profile stands in prompts, "" for that on whose behalf the question was
+	// first asked: links are shared, and that may be another user's.
+	profile string
+	asked   atomic.Bool // a question came
 }
 
 // Place makes fifty commands of one terminal one prompt (interact.Placed).
@@ -61,6 +73,9 @@ func (t *terminal) Prompt(ctx context.Context, p interact.Pending) (cred.Secret,
 		code := t.code
 		t.code = cred.Secret{}
 		return code, nil
+	}
+	if t.profile != "" {
+		p.Profile = t.profile
 	}
 	err := t.conn.WriteEvent(control.Event{ID: t.conn.id, Event: control.EventPrompt, Prompt: &control.Prompt{
 		Interaction: p.ID, Kind: p.Kind, Profile: p.Profile, Serial: p.Question.Serial, Text: p.Question.Text,
@@ -118,7 +133,8 @@ func (d *daemon) login(c *call) (any, error) {
 	defer stop()
 	ctx, cancel := context.WithTimeout(watched, d.conf().SignInTimeout+5*time.Second)
 	defer cancel()
-	here := &terminal{conn: c.conn, code: cred.NewSecret(p.Code), place: c.caller.Caller.Terminal}
+	here := c.terminal(r.Profile)
+	here.code = cred.NewSecret(p.Code)
 	defer d.queue.Attach(keys, here)()
 
 	_, had := d.broker.PeekFor(r)

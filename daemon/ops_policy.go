@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"keyfob/internal/control"
@@ -41,8 +43,10 @@ func (d *daemon) policy(c *call) (any, error) {
 		return nil, prof.Err
 	}
 	q := ops.PolicyRequest{Profile: r.Profile, Kind: p.Kind, Chain: prof.Chain}
-	if c.admin { // the machine's files are not for everybody
+	if c.admin {
 		q.Token = tokenFile
+	} else { // the machine's files are not for everybody, nor what explain does not show
+		q.Chain = usersChain(prof.Chain)
 	}
 	q.User, q.Account = d.userOf(c.ctx, prof.Chain)
 	docs, err := ops.Policies(q)
@@ -62,6 +66,20 @@ func (d *daemon) policy(c *call) (any, error) {
 		}
 	}
 	return out, nil
+}
+
+// usersChain is a chain as who is no administrator may know it.
+func usersChain(chain []profiles.Link) []profiles.Link {
+	chain = slices.Clone(chain)
+	for i := range chain {
+		chain[i].Params = maps.Clone(chain[i].Params)
+		for name, instead := range map[string]string{"web_identity_token_file": "of this profile", "external_id": "EXTERNAL-ID"} {
+			if chain[i].Params[name] != "" {
+				chain[i].Params[name] = instead
+			}
+		}
+	}
+	return chain
 }
 
 // validatePolicies fills in what IAM Access Analyzer says, signed as the

@@ -92,6 +92,10 @@ type asker daemon
 
 // Ask is the queue's.
 func (a *asker) Ask(ctx context.Context, key cred.LinkKey, q cred.Question) (cred.Secret, error) {
+	if q.Kind == cred.AskConfirm && !(*daemon)(a).mayQuestion(key) {
+		return cred.Secret{}, &cred.InteractionError{Key: key, Kind: q.Kind, Profile: q.Profile,
+			Message: "cannot get credentials for " + q.Profile + ": a person must act: too many questions about programs of this user wait for an answer", Help: "keyfob answer"}
+	}
 	if (q.Kind == cred.AskMFA || q.Kind == cred.AskConfirm) && a.desktop.wished(key) && a.config.Load().Interactive != "never" {
 		defer a.queue.Attach([]cred.LinkKey{key}, a.desktop.dialog)()
 	}
@@ -117,7 +121,9 @@ func (d *daemon) confirmed(key cred.LinkKey, q cred.Question, answer string) {
 // protected profile.
 func (d *daemon) confirm(ctx context.Context, r cred.Request) error {
 	if key, err := d.consents.Key(ctx, r.Caller, r.Profile); err == nil {
-		d.confirming.note(key, r.Caller)
+		d.confirming.note(key, r.Caller, func(k cred.LinkKey) bool {
+			return slices.ContainsFunc(d.queue.Pending(), func(p interact.Pending) bool { return p.Key == k })
+		})
 	}
 	return d.consents.Confirm(ctx, r.Caller, r.Profile, (*asker)(d))
 }
@@ -209,7 +215,7 @@ func (d *daemon) answerQuestion(c *call) (any, error) {
 			keys = append(keys, chain...)
 		}
 	}
-	defer d.queue.Attach(keys, &terminal{conn: c.conn, place: c.caller.Caller.Terminal})()
+	defer d.queue.Attach(keys, c.terminal(it.Profile))()
 
 	if it.Kind == cred.AskConfirm {
 		err = d.consents.Retry(ctx, it.Key, (*asker)(d))

@@ -36,7 +36,7 @@ func (d *daemon) status(c *call) (any, error) {
 		if !d.mayAnswer(c, &p) {
 			continue
 		}
-		it := control.InteractionStatus{ID: p.ID, Kind: p.Kind, Profile: p.Profile, Program: p.Question.Program,
+		it := control.InteractionStatus{ID: p.ID, Kind: p.Kind, Profile: p.Profile, Program: shortened(p.Question.Program),
 			Since: stampText(p.Since), Expires: stampText(p.Expires), Waiting: p.Waiting}
 		if p.Waiting > 0 { // else nobody listens at that address any more
 			it.URL, it.UserCode = p.Question.URL, p.Question.UserCode
@@ -50,6 +50,17 @@ func (d *daemon) status(c *call) (any, error) {
 		d.ownWarnings(&out)
 	}
 	return out, nil
+}
+
+// longestProgram is what status shows of a program's path, whose length is
+// its user's choice.
+const longestProgram = 512
+
+func shortened(s string) string {
+	if len(s) <= longestProgram {
+		return s
+	}
+	return strings.ToValidUTF8(s[:longestProgram], "") + "…"
 }
 
 // endpointStatus tells of the listeners.
@@ -77,10 +88,14 @@ func (d *daemon) sessionStatus(c *call, out *control.StatusResult) {
 		}
 		e := control.SessionStatus{Profile: s.Profile, AccessKeyID: s.AccessKeyID, AccountID: s.AccountID, Callers: s.Callers,
 			Fetched: stampText(s.Fetched), Expiration: stampText(d.advertised(s)), NextRefresh: stampText(s.NextRefresh)}
+		e.LastError = oneText(s.LastError)
 		if !c.admin {
 			e.Callers = 0 // the others are not his business
+			if e.LastError != "" {
+				// It may name files, and another's profile that shares a link.
+				e.LastError = "the last attempt failed: " + adminKnows
+			}
 		}
-		e.LastError = oneText(s.LastError)
 		if s.NeedsPerson {
 			e.NeedsPerson, e.EndsAt = true, stampText(s.EndsAt)
 			if !s.EndsAt.IsZero() {

@@ -48,16 +48,21 @@ type confirming struct {
 // manyConfirming bounds what is remembered of one user.
 const manyConfirming = 64
 
-func (x *confirming) note(key cred.LinkKey, who peer.Caller) {
+// note remembers whose program a question is about. Where there are too many
+// those go that do not wait for an answer.
+func (x *confirming) note(key cred.LinkKey, who peer.Caller, waits func(cred.LinkKey) bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.by == nil {
 		x.by = map[string]map[cred.LinkKey]peer.Caller{}
 	}
 	mine := x.by[who.UID]
-	if mine == nil || len(mine) >= manyConfirming {
+	if mine == nil {
 		mine = map[cred.LinkKey]peer.Caller{}
 		x.by[who.UID] = mine
+	}
+	if len(mine) >= manyConfirming {
+		maps.DeleteFunc(mine, func(k cred.LinkKey, _ peer.Caller) bool { return !waits(k) })
 	}
 	mine[key] = who
 }
@@ -108,6 +113,58 @@ func (v *variety) allow(uid string, p control.SessionPolicy) bool {
 	}
 	mine[key] = now
 	return true
+}
+
+// upstream bounds how often one user may have AWS asked for him. What is
+// handed out from memory does not count.
+type upstream struct {
+	mu   sync.Mutex // guards what follows
+	from time.Time
+	uses map[string]int
+}
+
+const manyUpstream = 120 // a minute
+
+// upstreamMethods ask AWS, or open something, with each call.
+var upstreamMethods = map[string]bool{control.MethodWhoami: true, control.MethodConsole: true, control.MethodPolicy: true, control.MethodLogin: true}
+
+func (u *upstream) allow(uid string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if now := time.Now(); u.uses == nil || now.Sub(u.from) >= time.Minute {
+		u.from, u.uses = now, map[string]int{}
+	}
+	u.uses[uid]++
+	return u.uses[uid] <= manyUpstream
+}
+
+// manyQuestions is how many questions about one user's programs may wait for
+// a person: there is room for so many of all users together, and a program is
+// easily made.
+const manyQuestions = 16
+
+// mayQuestion reports whether a question about a program may be put, or wait.
+func (d *daemon) mayQuestion(key cred.LinkKey) bool {
+	if !d.system() {
+		return true
+	}
+	who, ok := d.confirming.caller(key)
+	if !ok {
+		return false
+	}
+	mine := 0
+	for _, p := range d.queue.Pending() {
+		if p.Key == key {
+			return true
+		}
+		if p.Kind != cred.AskConfirm {
+			continue
+		}
+		if other, ok := d.confirming.caller(p.Key); ok && other.UID == who.UID {
+			mine++
+		}
+	}
+	return mine < manyQuestions
 }
 
 // mayRun refuses what a machine's daemon does only where its administrator
@@ -189,7 +246,13 @@ func (d *daemon) ownGrant(c *call, p *control.GrantParams, names []string) error
 	if p.AnyUser {
 		return deny(names[0], "only administrators make grants for any user")
 	}
+	if len(names) > manyNames || len(p.Note) > longestNote {
+		return &control.Error{Code: control.CodeUsage, Message: fmt.Sprintf("cannot make the grant: it may have %d profiles, and a note of %d bytes", manyNames, longestNote)}
+	}
 	for _, name := range names {
+		if err := tooLong(name); err != nil {
+			return deny(name[:longestName], reasonOf(err))
+		}
 		if err := d.check(c.caller.Caller, name, cred.Endpoint{Kind: cred.ViaExec}); err != nil {
 			return deny(name, reasonOf(err))
 		}
@@ -211,8 +274,13 @@ func (d *daemon) ownGrant(c *call, p *control.GrantParams, names []string) error
 	return nil
 }
 
-// manyGrants is how many one user of a machine's daemon may have.
-const manyGrants = 256
+// What one user of a machine's daemon may have, so that all grants together
+// are one answer to the administrators.
+const (
+	manyGrants  = 128
+	manyNames   = 16  // of profiles, in one grant
+	longestNote = 200 // bytes
+)
 
 // reasonOf is what the log is told of a refusal.
 func reasonOf(err error) string {

@@ -139,13 +139,15 @@ func (l *Log) Flush(ctx context.Context) error {
 }
 
 // Read is the function Read, after what is counted in memory was written, so
-// that its answer has everything up to now.
+// that its answer has everything up to now (but for Filter.Written).
 func (l *Log) Read(ctx context.Context, f Filter) (Page, error) {
 	var s snapshot
 	var err error
 	look := func(w *writer) {
-		w.fresh()
-		w.sweep(true)
+		if !f.Written {
+			w.fresh()
+			w.sweep(true)
+		}
 		s, err = open(l.cfg.Path)
 	}
 	if derr := l.do(ctx, look); errors.Is(derr, errNotRunning) {

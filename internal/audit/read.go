@@ -39,6 +39,9 @@ type Filter struct {
 	After string
 	// HideReason leaves out why something was refused.
 	HideReason bool
+	// Written reads what stands in the file: what is still counted in memory
+	// is not written for it. Of Log.Read.
+	Written bool
 }
 
 // Page is a part of what a Filter chose, oldest first.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -594,4 +595,54 @@ func (s *slowReader) Read(b []byte) (int, error) {
 	n := copy(b[:min(s.step, len(b))], s.data)
 	s.data = s.data[n:]
 	return n, nil
+}
+
+// TestAnswerThatIsTooLong: who waits for an answer that no line can hold is
+// told so.
+func TestAnswerThatIsTooLong(t *testing.T) {
+	socket := serveCalls(t, func(c *ServerConn, r Request) {
+		if err := c.WriteReply(r.ID, map[string]string{"x": strings.Repeat("x", MaxLine)}, nil); !errors.Is(err, ErrLineTooLong) {
+			t.Errorf("%v", err)
+		}
+	})
+	c, err := Dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	var e *Error
+	if err := c.Call(ctx, MethodStatus, Empty{}, nil, nil); !errors.As(err, &e) || e.Code != CodeFailed {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestLimitOfLines: a server that limits lines takes none that is longer.
+func TestLimitOfLines(t *testing.T) {
+	socket := serve(t, func(conn net.Conn) {
+		s := NewServerConn(conn)
+		s.LimitLines(1000)
+		if _, err := s.Handshake(Hello{}); err != nil {
+			t.Error(err)
+		}
+		for _, want := range []error{nil, ErrLineTooLong} {
+			if _, err := s.ReadRequest(5 * time.Second); !errors.Is(err, want) {
+				t.Errorf("%v, want %v", err, want)
+			}
+		}
+		if n := len(s.lines.buf); n > 1000+2*firstBuffer {
+			t.Errorf("it holds %d bytes", n)
+		}
+	})
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = conn.Write([]byte("{\"keyfob\":1}\n{\"id\":1,\"method\":\"" + strings.Repeat("m", 900) + "\"}\n" + strings.Repeat("x", 100<<10)))
+	if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Error(err)
+	}
+	_, _ = io.Copy(io.Discard, conn)
 }

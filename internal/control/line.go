@@ -20,13 +20,21 @@ type Conn interface {
 	SetWriteDeadline(t time.Time) error
 }
 
-// lineReader reads lines of at most MaxLine bytes. What was read of a line
+// lineReader reads lines of at most max bytes. What was read of a line
 // when a deadline passed is kept, and the next call goes on from there.
 type lineReader struct {
 	r          io.Reader
 	buf        []byte
 	start, end int // what is read and not yet handed out
 	scanned    int // of that, bytes known to hold no line feed
+	limit      int // of one line, 0 is MaxLine
+}
+
+func (l *lineReader) max() int {
+	if l.limit > 0 {
+		return l.limit
+	}
+	return MaxLine
 }
 
 const firstBuffer = 4 << 10 // holds a greeting and an answer in one read
@@ -40,13 +48,13 @@ func (l *lineReader) next() ([]byte, error) {
 			line := l.buf[l.start : l.start+l.scanned+i]
 			l.start += l.scanned + i + 1
 			l.scanned = 0
-			if len(line) > MaxLine {
+			if len(line) > l.max() {
 				return nil, ErrLineTooLong
 			}
 			return line, nil
 		}
 		l.scanned = l.end - l.start
-		if l.scanned > MaxLine {
+		if l.scanned > l.max() {
 			return nil, ErrLineTooLong
 		}
 		l.makeRoom()
@@ -89,7 +97,7 @@ func (l *lineReader) makeRoom() {
 		l.start = 0
 		return
 	}
-	grown := make([]byte, max(firstBuffer, min(2*len(l.buf), MaxLine+firstBuffer)))
+	grown := make([]byte, max(firstBuffer, min(2*len(l.buf), l.max()+firstBuffer)))
 	copy(grown, l.buf)
 	l.buf = grown
 }

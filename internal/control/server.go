@@ -42,6 +42,10 @@ func NewServerConn(c Conn) *ServerConn {
 	return s
 }
 
+// LimitLines takes lines of the client that are at most n bytes long, and no
+// longer ones up to MaxLine. It is called before Handshake.
+func (s *ServerConn) LimitLines(n int) { s.lines.limit = n }
+
 // Handshake reads the client's Hello and answers with mine (whose Keyfob
 // member it sets). Ours leaves together with the first reply if the client
 // has sent its first request already: one write, one wake-up less. A client
@@ -137,7 +141,11 @@ func (s *ServerConn) WriteReply(id int, result any, e *Error) error {
 		}
 		reply.Result = raw
 	}
-	return s.write(reply)
+	err := s.write(reply)
+	if errors.Is(err, ErrLineTooLong) { // who waits for it is told
+		_ = s.write(Reply{ID: id, Error: &Error{Code: CodeFailed, Message: "cannot answer: the answer is longer than a line of the control protocol may be"}})
+	}
+	return err
 }
 
 // WriteEvent sends an event of the call e.ID.

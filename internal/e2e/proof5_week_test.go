@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -45,7 +44,8 @@ import (
 // week is a fake AWS, the broker and every source in simulated time: as the
 // daemon puts them together, but for sockets and processes.
 type week struct {
-	t     *testing.T
+	t     testing.TB
+	think time.Duration // a person's time
 	aws   *fakeaws.Server
 	dir   string
 	base  string // the address of all services
@@ -106,7 +106,7 @@ func (w *week) Ask(ctx context.Context, key cred.LinkKey, q cred.Question) (cred
 		return cred.NewSecret(cred.AnswerNoBrowser), nil
 	case cred.AskDevice:
 		w.signIns.Add(1)
-		time.Sleep(20 * time.Second) // a person's time
+		time.Sleep(w.think)
 		w.visit(q.URL)
 		<-ctx.Done()
 		return cred.Secret{}, ctx.Err()
@@ -137,85 +137,6 @@ func (w *week) visit(address string) string {
 		u, err = u.Parse(next)
 	}
 	return ""
-}
-
-// weekVault is a vault in memory.
-type weekVault struct {
-	mu  sync.Mutex // guards all
-	all map[string]cred.Secret
-}
-
-func (v *weekVault) Get(_ context.Context, name string) (cred.Secret, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	s, ok := v.all[name]
-	if !ok {
-		return s, cred.ErrNotFound
-	}
-	return s, nil
-}
-
-func (v *weekVault) Put(_ context.Context, name string, s cred.Secret) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.all[name] = s
-	return nil
-}
-
-func (v *weekVault) Delete(_ context.Context, name string) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if _, ok := v.all[name]; !ok {
-		return cred.ErrNotFound
-	}
-	delete(v.all, name)
-	return nil
-}
-
-func (v *weekVault) List(_ context.Context, prefix string) (names []string, err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for name := range v.all {
-		if strings.HasPrefix(name, prefix) {
-			names = append(names, name)
-		}
-	}
-	return names, nil
-}
-
-// wires is a network within the process.
-type wires struct {
-	conns chan net.Conn
-	over  chan struct{}
-	once  sync.Once
-}
-
-func (l *wires) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.over:
-		return nil, net.ErrClosed
-	}
-}
-func (l *wires) Close() error   { l.once.Do(func() { close(l.over) }); return nil }
-func (l *wires) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
-
-func (w *week) dialer(l *wires) func(context.Context, string, string) (net.Conn, error) {
-	return func(ctx context.Context, _, _ string) (net.Conn, error) {
-		if w.down.Load() {
-			return nil, errors.New("network is unreachable")
-		}
-		a, b := net.Pipe()
-		select {
-		case l.conns <- b:
-			return a, nil
-		case <-l.over:
-			return nil, net.ErrClosed
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
 }
 
 func (w *week) write(name, text string) string {
@@ -371,7 +292,7 @@ func TestEverySourceForAWeek(t *testing.T) {
 }
 
 func live(t *testing.T, x weekOf, dir string, rules *access.RuleSet) {
-	w := &week{t: t, aws: fakeaws.New(), dir: dir, base: "http://127.0.0.1", tool: x.tool, vault: &weekVault{all: map[string]cred.Secret{}}, logs: &bytes.Buffer{}}
+	w := &week{t: t, think: 20 * time.Second, aws: fakeaws.New(), dir: dir, base: "http://127.0.0.1", tool: x.tool, vault: &weekVault{all: map[string]cred.Secret{}}, logs: &bytes.Buffer{}}
 	wire := &wires{conns: make(chan net.Conn), over: make(chan struct{})}
 	server := &http.Server{Handler: w.aws.Handler()}
 	var serving sync.WaitGroup

@@ -5,11 +5,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 )
 
 // Usage is how the commands of Main are written.
-const Usage = `usage: keyfobd service install [--system] [--dry-run] [--force] [--passphrase-credential FILE]
+const Usage = `usage: keyfobd service install [--dry-run] [--force] [--config FILE] [--data-dir DIR] [--socket PATH] [--profiles-file FILE] [--keystore B] [--passphrase-file FILE]
+       keyfobd service install --system [--dry-run] [--force] [--passphrase-credential FILE]
        keyfobd service uninstall [--system] [--dry-run] [--force] [--purge]
        keyfobd service start|stop|restart [--system]
        keyfobd service status [--system] [--json]
@@ -83,6 +87,13 @@ func Main(ctx context.Context, c Config, args []string, stdout, stderr io.Writer
 			_, err := io.WriteString(stdout, Usage)
 			return err
 		default:
+			if flag, ok := strings.CutPrefix(name, "--"); ok && slices.Contains(daemonFlags, flag) {
+				var v string
+				if v, err = next(); err == nil {
+					err = c.daemonFlag(flag, v)
+				}
+				break
+			}
 			if strings.HasPrefix(name, "-") || verb != "" {
 				return &UsageError{Text: "cannot understand " + args[i]}
 			}
@@ -98,6 +109,12 @@ func Main(ctx context.Context, c Config, args []string, stdout, stderr io.Writer
 		return &UsageError{Text: "cannot tell what to do with the service"}
 	default:
 		return &UsageError{Text: "cannot do " + verb + " with the service"}
+	}
+	if len(c.Args) > 0 && c.System {
+		return &UsageError{Text: "cannot use " + c.Args[0] + " with --system", Help: "the machine's keyfobd has its settings in /etc/keyfob/config.toml"}
+	}
+	if verb == "install" && !c.System {
+		c.fromEnvironment()
 	}
 	m, err := New(c)
 	if err != nil {
@@ -181,4 +198,44 @@ func (s Status) String() string {
 		}
 	}
 	return b.String()
+}
+
+// daemonFlags are those that an install writes down for a person's daemon:
+// where its things are. The variables of the same settings count too, because
+// a service manager does not have the person's environment.
+var daemonFlags = []string{"config", "data-dir", "socket", "profiles-file", "keystore", "passphrase-file"}
+
+func (c *Config) daemonFlag(name, value string) error {
+	if value == "" {
+		return &UsageError{Text: "cannot use --" + name + ": its value is empty"}
+	}
+	if name != "keystore" && !strings.HasPrefix(value, `\\.\`) { // a pipe's name is no path
+		abs, err := filepath.Abs(value)
+		if err != nil {
+			return fail("", "cannot use --%s %s: %w", name, value, err)
+		}
+		value = abs
+	}
+	if name == "socket" {
+		c.Socket = value
+	}
+	c.Args = append(c.Args, "--"+name, value)
+	return nil
+}
+
+// fromEnvironment takes PATH, and the settings that no flag gave.
+func (c *Config) fromEnvironment() {
+	getenv := c.Getenv
+	if getenv == nil {
+		getenv = os.Getenv
+	}
+	if c.Path == "" {
+		c.Path = getenv("PATH")
+	}
+	for _, name := range daemonFlags {
+		variable := "KEYFOB_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+		if v := strings.TrimSpace(getenv(variable)); v != "" && !slices.Contains(c.Args, "--"+name) {
+			_ = c.daemonFlag(name, v) // of an empty value only
+		}
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -126,7 +127,11 @@ func (l *launchd) install(ctx context.Context) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	text, err := l.c.launchdText()
+	c := l.c
+	if p := richer(installedPath(path, plistPathLine), searchPath(c.Path)); p != "" && !c.System {
+		c.Env = append(slices.Clone(c.Env), "PATH="+p)
+	}
+	text, err := c.launchdText()
 	if err != nil {
 		return Plan{}, err
 	}

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -90,4 +93,18 @@ func changeLoopback(a netip.Addr, kind, flags uint16) error {
 }
 
 // firmware are the firmware's facts by their names under /sys/class/dmi/id.
-func firmware(root string) map[string]string { return dmi(root) }
+func firmware(root string) map[string]string {
+	facts := map[string]string{}
+	for _, m := range cloudMarks {
+		if _, done := facts[m.file]; done {
+			continue
+		}
+		b, _ := os.ReadFile(filepath.Join(root, "/sys/class/dmi/id", m.file))
+		facts[m.file] = strings.TrimSpace(string(b))
+	}
+	// A paravirtual machine of EC2's first years has no firmware.
+	if b, err := os.ReadFile(filepath.Join(root, "/sys/hypervisor/uuid")); err == nil && strings.HasPrefix(strings.ToLower(string(b)), "ec2") {
+		facts["sys_vendor"] = "Amazon EC2"
+	}
+	return facts
+}

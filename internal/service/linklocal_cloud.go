@@ -6,8 +6,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -55,23 +53,6 @@ func cloudOf(root string) string {
 		}
 	}
 	return ""
-}
-
-// dmi reads what Linux tells of the firmware.
-func dmi(root string) map[string]string {
-	facts := map[string]string{}
-	for _, m := range cloudMarks {
-		if _, done := facts[m.file]; done {
-			continue
-		}
-		b, _ := os.ReadFile(filepath.Join(root, "/sys/class/dmi/id", m.file))
-		facts[m.file] = strings.TrimSpace(string(b))
-	}
-	// A paravirtual machine of EC2's first years has no firmware.
-	if b, err := os.ReadFile(filepath.Join(root, "/sys/hypervisor/uuid")); err == nil && strings.HasPrefix(strings.ToLower(string(b)), "ec2") {
-		facts["sys_vendor"] = "Amazon EC2"
-	}
-	return facts
 }
 
 func cloudError(cloud string) error {

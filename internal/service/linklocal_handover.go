@@ -1,3 +1,5 @@
+//go:build unix
+
 package service
 
 import (
@@ -14,9 +16,6 @@ import (
 // their connections then are the daemon's own, and the kernel names the
 // caller. Only that user can connect (the socket's mode, and its peer
 // credentials), and what they get is a socket and no privilege.
-
-// handOverSocket is where a user's daemon asks.
-const handOverSocket = "/run/keyfob-imds/hand-over.sock"
 
 // handOverTime is what asking and answering may take.
 const handOverTime = 2 * time.Second

@@ -38,20 +38,6 @@ func isLoopback(name string) bool {
 	return err == nil && i.Flags&net.FlagLoopback != 0
 }
 
-// loopback is the loopback interface.
-func loopback() (net.Interface, error) {
-	all, err := net.Interfaces()
-	if err != nil {
-		return net.Interface{}, err
-	}
-	for _, i := range all {
-		if i.Flags&net.FlagLoopback != 0 {
-			return i, nil
-		}
-	}
-	return net.Interface{}, fail("", "cannot find the loopback interface")
-}
-
 // holder is who listens at an address and port.
 type holder struct {
 	pid      int    // 0 where it can't be seen

@@ -16,6 +16,9 @@ const (
 	handOverUnit   = "keyfob-imds.service"
 )
 
+// handOverSocket is where a user's daemon asks.
+const handOverSocket = "/run/keyfob-imds/hand-over.sock"
+
 // linkLocalSystemd is link-local under systemd: a unit for the addresses, a
 // socket at their port, and where a person's own daemon gets it, a unit that
 // hands it over: systemd gives sockets of the machine to no unit of a user.

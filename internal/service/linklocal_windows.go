@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -46,10 +45,6 @@ func (h *linkLocalWindows) enable(ctx context.Context, was enabled) (Plan, error
 		words += " " + a.String()
 	}
 	return Plan{Steps: []Step{{Do: "add" + words + " to the loopback interface (netsh interface add address)", do: func(ctx context.Context) error {
-		before, err := h.c.readMade()
-		if err != nil {
-			return err
-		}
 		if err := h.c.up(ctx, addrs); err != nil {
 			return err
 		}
@@ -59,10 +54,11 @@ func (h *linkLocalWindows) enable(ctx context.Context, was enabled) (Plan, error
 		if err == nil {
 			return l.Close()
 		}
-		if len(before) == 0 {
-			_ = h.c.down(context.WithoutCancel(ctx))
-		}
 		return fail("netsh http show servicestate and netstat -abn tell which; IIS is one", "cannot use %s: another program listens there", at)
+	}, undo: func(ctx context.Context) {
+		if !was.is {
+			_ = h.c.down(ctx)
+		}
 	}}}}, nil
 }
 
@@ -127,13 +123,8 @@ func firmware(string) map[string]string {
 	return facts
 }
 
-func handOverPath() string { return "" }
-
-var errNoHandOver = errors.New("any program may listen there")
-
-func askHandOver(string, netip.AddrPort) (net.Listener, error) { return nil, errNoHandOver }
-
-func answerHandOver(*net.UnixConn, []*net.TCPListener, uint32) error { return errNoHandOver }
+// handedOver: any program may listen there.
+func handedOver(netip.AddrPort) net.Listener { return nil }
 
 func (l *linkLocal) runHandOver(context.Context, string, []netip.Addr) error {
 	return fail("keyfob link-local enable", "cannot hand over the metadata address: Windows needs no such thing")

@@ -31,6 +31,7 @@ type Step struct {
 	Do      string      // what do does, in words
 
 	do       func(context.Context) error
+	undo     func(context.Context)             // of do, also after its failure
 	explain  func(out string, err error) error // of a failed command
 	back     [][]string                        // commands that undo Run, also after its failure
 	optional bool                              // a failure is no failure
@@ -152,7 +153,10 @@ func (s Step) perform(ctx context.Context) (undo func(), err error) {
 		}
 		return undo, nil
 	}
-	return nil, s.do(ctx)
+	if s.undo != nil {
+		undo = func() { s.undo(context.WithoutCancel(ctx)) }
+	}
+	return undo, s.do(ctx)
 }
 
 // fileError says what keeps a file from being written.

@@ -133,7 +133,7 @@ func New(c Config) (*Manager, error) {
 		}
 		c.Program = self
 	}
-	for _, s := range append([]string{c.Program, c.Socket, c.PassphraseCredential}, append(c.Args, c.Env...)...) {
+	for _, s := range append([]string{c.Program, c.Socket, c.PassphraseCredential, c.Path}, append(c.Args, c.Env...)...) {
 		if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			return nil, fail("", "cannot write %q into the service's files: it has a control character", s)
 		}

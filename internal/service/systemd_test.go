@@ -5,6 +5,7 @@ package service
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -526,4 +527,96 @@ func TestSystemctlIsMissing(t *testing.T) {
 		t.Skipf("%s: systemctl is found without a PATH", t.Name())
 	}
 	wantError(t, w.install(), "does not run on this machine")
+}
+
+func TestInstallWritesTheEnvironmentDown(t *testing.T) {
+	w := newWorld(t, false)
+	env := map[string]string{"HOME": "/home/you", "PATH": "/home/you/bin:rel:/usr/bin:/usr/bin", "KEYFOB_DATA_DIR": "/home/you/vault"}
+	w.c.Getenv = func(name string) string { return env[name] }
+	install := func(args ...string) error {
+		var out, said bytes.Buffer
+		return Main(t.Context(), w.c, append([]string{"install"}, args...), &out, &said)
+	}
+	if err := install("--socket", "/home/you/s.sock"); err != nil {
+		t.Fatal(err)
+	}
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(w.units, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if text := read("keyfob.service"); !strings.Contains(text, "run --service --socket /home/you/s.sock --data-dir /home/you/vault\n") {
+		t.Errorf("%s", text)
+	}
+	if text := read("keyfob.socket"); !strings.Contains(text, "\nListenStream=/home/you/s.sock\n") {
+		t.Errorf("%s", text)
+	}
+	if text := read("keyfob.service.d/path.conf"); !strings.Contains(text, "\nEnvironment=PATH=/home/you/bin:/usr/bin\n") {
+		t.Errorf("%s", text)
+	}
+	// A poorer PATH, as cron has it, takes nothing away; a new directory counts.
+	env["PATH"] = "/usr/bin"
+	if err := install("--socket", "/home/you/s.sock"); err != nil {
+		t.Fatal(err)
+	}
+	if text := read("keyfob.service.d/path.conf"); !strings.Contains(text, "PATH=/home/you/bin:/usr/bin\n") {
+		t.Errorf("a poorer PATH replaced it: %s", text)
+	}
+	env["PATH"] = "/usr/bin:/opt/new/100%"
+	if err := install("--socket", "/home/you/s.sock"); err != nil {
+		t.Fatal(err)
+	}
+	if text := read("keyfob.service.d/path.conf"); !strings.Contains(text, "PATH=/usr/bin:/opt/new/100%%\n") {
+		t.Errorf("%s", text)
+	}
+	w.log()
+	if err := install("--socket", "/home/you/s.sock"); err != nil || len(w.log()) != 0 {
+		t.Errorf("a second install does something: %v", err)
+	}
+	w.mustUninstall()
+	if left := w.files(); len(left) != 0 {
+		t.Errorf("left %q", left)
+	}
+	var usage *UsageError
+	if err := install("--system", "--config", "/x"); !errors.As(err, &usage) || usage.Hint() == "" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestPurgeRemovesAll(t *testing.T) {
+	w := newWorld(t, true)
+	w.c.Env = nil
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "userdel"), []byte("#!/bin/sh\necho userdel \"$*\" >>\"$STATE/log\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	for path, text := range map[string]string{"etc/passwd": "keyfob:x:999:999::/:\n", "var/lib/keyfob/vault/keys": "x", "etc/keyfob/config.toml": "", "etc/other": ""} {
+		full := filepath.Join(w.root, path)
+		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(full, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.mustInstall()
+	w.mustUninstall()
+	if left := w.files(); !slices.Contains(left, "var/lib/keyfob/vault/keys") || !slices.Contains(left, "etc/keyfob/config.toml") {
+		t.Errorf("an uninstall removed data: %q", left)
+	}
+	w.log()
+	w.c.Purge = true
+	w.mustUninstall() // also where nothing is installed any more
+	if left := w.files(); !slices.Equal(left, []string{"etc/other", "etc/passwd"}) {
+		t.Errorf("left %q", left)
+	}
+	if told := w.log(); !slices.Equal(told, []string{"userdel keyfob"}) {
+		t.Errorf("told %q", told)
+	}
+	w.c.System = false
+	_, err := w.manager().PlanUninstall(t.Context())
+	wantError(t, err, "own vault")
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unsafe"
 
 	kardianos "github.com/kardianos/service"
 	"golang.org/x/sys/windows"
@@ -63,7 +64,11 @@ func (s *scm) explain(verb string, err error) error {
 	case errors.Is(err, windows.ERROR_SERVICE_DISABLED):
 		return fail("sc config keyfob start= auto", "cannot %s the service: it is disabled", verb)
 	}
-	return fail("", "cannot %s the service: %w", verb, err)
+	help := ""
+	if verb == "start" || verb == "restart" {
+		help = "keyfob service logs --system tells why"
+	}
+	return fail(help, "cannot %s the service: %w", verb, err)
 }
 
 // commandLine is how the service control manager keeps program and arguments.
@@ -96,7 +101,7 @@ func (s *scm) current() (*mgr.Config, svc.State, error) {
 	}
 	o := &mgr.Service{Handle: sh, Name: Name}
 	defer func() { _ = o.Close() }()
-	conf, err := o.Config()
+	conf, err := startConfig(sh)
 	if err != nil {
 		return nil, 0, s.explain("look at", err)
 	}
@@ -104,7 +109,24 @@ func (s *scm) current() (*mgr.Config, svc.State, error) {
 	if err != nil {
 		return nil, 0, s.explain("look at", err)
 	}
-	return &conf, st.State, nil
+	return conf, st.State, nil
+}
+
+// startConfig asks only for what is looked at: how the service starts. The
+// rest, which package mgr asks for too, not every system tells.
+func startConfig(h windows.Handle) (*mgr.Config, error) {
+	for size := uint32(1024); ; {
+		b := make([]byte, size)
+		q := (*windows.QUERY_SERVICE_CONFIG)(unsafe.Pointer(&b[0]))
+		err := windows.QueryServiceConfig(h, q, size, &size)
+		if errors.Is(err, windows.ERROR_INSUFFICIENT_BUFFER) && size > uint32(len(b)) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &mgr.Config{StartType: q.StartType, BinaryPathName: windows.UTF16PtrToString(q.BinaryPathName)}, nil
+	}
 }
 
 // change opens the service with all rights and lets f change it.
@@ -135,13 +157,21 @@ func (s *scm) install(context.Context) (Plan, error) {
 	start := Step{Do: "start the service " + Name, do: func(context.Context) error { return s.explain("start", k.Start()) }}
 	switch {
 	case conf == nil:
-		p.Steps = append(p.Steps, Step{Do: "make the service " + Name + ": " + s.commandLine(), do: func(context.Context) error {
+		make := Step{Do: "make the service " + Name + ": " + s.commandLine(), do: func(context.Context) error {
 			if err := k.Install(); err != nil {
 				return s.explain("install", err)
 			}
 			// A daemon that ends with an error has not crashed, to Windows.
-			return s.change("install", func(o *mgr.Service) error { return o.SetRecoveryActionsOnNonCrashFailures(true) })
-		}})
+			return s.change("install", func(o *mgr.Service) error {
+				err := o.SetRecoveryActionsOnNonCrashFailures(true)
+				if errors.Is(err, windows.ERROR_INVALID_LEVEL) { // a system that has no such thing
+					return nil
+				}
+				return err
+			})
+		}}
+		make.undo = func(context.Context) { _ = k.Uninstall() } // it may be there in spite of a failure
+		p.Steps = append(p.Steps, make)
 	case conf.BinaryPathName != s.commandLine() || conf.StartType != mgr.StartAutomatic:
 		p.Steps = append(p.Steps, Step{Do: "change the service " + Name + ": " + s.commandLine(), do: func(context.Context) error {
 			return s.change("change", func(o *mgr.Service) error {

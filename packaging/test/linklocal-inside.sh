@@ -12,6 +12,7 @@ FORCE=()
 [ "$("$K" link-local status --json | field cloud)" = "" ] || FORCE=(--force) # this very machine is a cloud's
 on_lo() { ip addr show dev lo | grep -q "inet6\? $1/"; }
 nothing_left() { ! compgen -G '/etc/systemd/system/*keyfob*' && ! on_lo $V4 && ! on_lo $V6 && ! test -e /run/keyfob-imds/hand-over.sock && ! test -e /run/keyfob-link-local/made; }
+token_is_there() { [ "$(token_status alice $V4)" = 200 ]; }
 for u in alice bob; do id $u >/dev/null 2>&1 || useradd -m $u; done
 has6=$(test -e /proc/net/if_inet6 && echo yes)
 
@@ -35,7 +36,7 @@ off() {
 if [ "${2:-on}" = off ]; then
 	echo "# after a reboot"
 	check "the address is there again" on_lo $V4
-	check "alice's keyfobd has it" wait_for 20 test "$(wait_for 20 token_is_there; token_status alice $V4)" = 200
+	check "alice's keyfobd has it" wait_for 20 token_is_there
 	check "the session outlived the reboot" test "$(key_at alice $V4)" = "$(cat /var/tmp/keyfob-test-key)"
 	off
 	exit $failed
@@ -126,7 +127,6 @@ check "its unit's exposure is 1.0 or lower" systemd-analyze security --threshold
 check "it has no capability" grep -q '^CapPrm:.0*$' "/proc/$(prop MainPID keyfob-imds.service)/status"
 check "alice's keyfobd" as alice "$D" service install
 check "alice adds her keys" add_keys alice
-token_is_there() { [ "$(token_status alice $V4)" = 200 ]; }
 check "alice gets a token at port 80" wait_for 5 token_is_there
 check "and her role" test "$(wait_for 5 role_at alice $V4 >/dev/null; role_at alice $V4)" = app
 check "bob gets nothing of hers" test "$(token_status bob $V4)" = 403

@@ -83,7 +83,7 @@ rm -f /etc/systemd/system/keyfob.service.d/passphrase.conf
 check "uninstall" $D service uninstall --system
 check "a second uninstall does nothing" bash -c "$D service uninstall --system --dry-run | grep -q 'no service is installed'"
 echo 'nonsense = 1' >/etc/keyfob/config.toml
-refuses "install with broken settings" "does not start" $D service install --system
+refuses "install with broken settings" "nonsense\|does not start" $D service install --system
 check "and nothing is half done" bash -c '! test -e /etc/systemd/system/keyfob.service && ! systemctl is-enabled keyfob.service'
 rm -r /etc/keyfob
 systemctl mask keyfob.service >/dev/null 2>&1

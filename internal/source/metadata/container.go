@@ -241,7 +241,11 @@ func statusFailure(link profiles.Link, what string, status int) *cred.UpstreamEr
 	if text != "" {
 		text = " " + text
 	}
-	e := failure(link, what, fmt.Sprintf("it answered HTTP %d%s", status, text), "")
+	why := fmt.Sprintf("it answered HTTP %d%s", status, text)
+	if status == http.StatusTooManyRequests {
+		why = "it limits the rate of calls: " + why
+	}
+	e := failure(link, what, why, "")
 	e.Status = status
 	e.Refused = status >= 400 && status < 500 && status != http.StatusTooManyRequests && status != http.StatusRequestTimeout && status != http.StatusUnauthorized
 	if status >= 300 && status < 400 {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -54,9 +56,13 @@ func (w *wire) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 // has never ended, and is new when the service has new ones.
 func TestWeek(t *testing.T) {
 	const role = "arn:aws:iam::111122223333:role/box"
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("CANARY-token\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, l := range map[string]profiles.Link{
 		"instance":  imdsLink("ec2_metadata_service_endpoint", "http://127.0.0.1"),
-		"container": linkOf(profiles.KindContainer, "aws_container_credentials_full_uri", "http://127.0.0.1/container/task", "aws_container_authorization_token", "CANARY-token"),
+		"container": linkOf(profiles.KindContainer, "full_uri", "http://127.0.0.1/container/task", "authorization_token_file", token),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
