@@ -335,3 +335,11 @@ func (d *daemon) recallAudit(ctx context.Context) {
 		d.log.WithError(err).WithField(logging.Record, auditKeyRecord).Warn("the audit log's chain goes on without a key")
 	}
 }
+
+// expect tells the audit log who will soon be handed something, so that the
+// program's parent is looked for while it is there.
+func (d *daemon) expect(c peer.Caller) {
+	if a := d.audit.Load(); a != nil {
+		a.log.Expect(c)
+	}
+}

@@ -221,6 +221,7 @@ func (d *daemon) makeServer(e *endpoint) {
 	via := cred.Endpoint{Kind: e.kind, Listen: e.address()}
 	e.server = imds.NewMetadata(imds.MetadataConfig{
 		Listener:          e.listener,
+		Expect:            d.expect,
 		Profile:           how.Profile,
 		ProfileOf:         func(c peer.Caller) string { return d.rules.Load().ProfileFor(c, via) },
 		Policy:            how.policy,
@@ -306,7 +307,11 @@ func cannotListen(kind, addr string, err error) error {
 		err = sys
 	}
 	hint := ""
+	host, _, _ := net.SplitHostPort(addr)
+	metadata := host == "169.254.169.254" || host == "fd00:ec2::254"
 	switch {
+	case metadata && (errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EACCES)):
+		hint = "sudo keyfob link-local enable"
 	case errors.Is(err, syscall.EADDRINUSE):
 		hint = "another program listens there; choose another port, or end that one"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):

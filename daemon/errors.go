@@ -20,7 +20,10 @@ func (d *daemon) wireError(err error, what string) *control.Error {
 		return ready
 	}
 	e := &control.Error{Code: control.CodeFailed, Message: sentence(err, what), Hint: hintOf(err)}
-	var person *cred.InteractionError
+	var (
+		person *cred.InteractionError
+		up     *cred.UpstreamError // which says itself what took too long
+	)
 	switch {
 	case errors.Is(err, cred.ErrDenied):
 		// One text for a known and an unknown profile: whoever is refused
@@ -39,7 +42,7 @@ func (d *daemon) wireError(err error, what string) *control.Error {
 		}
 	case errors.Is(err, cred.ErrUnknownProfile):
 		e.Code = control.CodeUnknownProfile
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &up):
 		e.Code, e.Message = control.CodeUnavailable, "cannot "+what+": there was no answer in time"
 		if e.Hint == "" {
 			e.Hint = "keyfob status shows the last error"

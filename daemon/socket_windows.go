@@ -24,7 +24,7 @@ func listenControl(path string, everybody bool, _ net.Listener) (*controlSocket,
 	if sid == "" {
 		return nil, fmt.Errorf("cannot listen on the pipe %s: %w", path, peer.ErrUnidentified)
 	}
-	access := "D:P(A;;GA;;;" + sid + ")(A;;GA;;;SY)"
+	access := "O:" + sid + "D:P(A;;GA;;;" + sid + ")(A;;GA;;;SY)"
 	if everybody {
 		// To read and to write, and not FILE_CREATE_PIPE_INSTANCE: another
 		// server of this pipe would be taken for ours.

@@ -43,6 +43,10 @@ install_what_is_missing() {
     command -v restic >/dev/null || want+=(restic)
     command -v s3fs >/dev/null || want+=(s3fs)
     command -v gdalinfo >/dev/null || want+=(gdal-bin)
+    command -v zsh >/dev/null || want+=(zsh)
+    command -v fish >/dev/null || want+=(fish)
+    command -v tmux >/dev/null || want+=(tmux)
+    command -v mandoc >/dev/null || want+=(mandoc)
   fi
   if [ ${#want[@]} -gt 0 ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -107,7 +111,8 @@ if [ -x "$staticcheck" ]; then "$staticcheck" ./...; else skipped+=("staticcheck
 
 say "shellcheck"
 if command -v shellcheck >/dev/null; then
-  shellcheck -S warning scripts/*.sh .ci/run
+  shellcheck -S warning scripts/*.sh .ci/run packaging/*.sh
+  shellcheck -S warning -x packaging/test/*.sh
 else
   skipped+=("shellcheck (not installed)")
 fi

@@ -27,6 +27,8 @@ const (
 	consentOnce    = 10 * time.Minute // that a "once" waits for who gave up waiting
 	consentFlights = 64               // questions at a time
 	consentRaised  = 256              // questions that are remembered for Retry
+	consentOfUser  = 32               // of them those of one user
+	consentWaits   = 10 * time.Minute // how long they are remembered
 )
 
 // Consents are the answers of people who were asked whether a program may
@@ -58,14 +60,20 @@ type Consents struct {
 	once    map[subject]time.Time // until when the next one may; answered while nobody waited
 	no      map[subject]time.Time // until when nobody is asked
 	asked   map[subject]*asking
-	raised  map[cred.LinkKey]subject // questions that nobody was there to answer
-	flights sync.WaitGroup           // Add is called with mu held, before closed
+	raised  map[cred.LinkKey]raised // questions that nobody was there to answer
+	flights sync.WaitGroup          // Add is called with mu held, before closed
 }
 
 // subject is what an answer is about.
 type subject struct {
 	uid, program, profile string
 	sum                   [sha256.Size]byte // of the program's file
+}
+
+// raised is a question that nobody was there to answer.
+type raised struct {
+	subject
+	at time.Time
 }
 
 // answered is a yes that is kept.
@@ -88,7 +96,7 @@ func OpenConsents(store cred.Store, log *logrus.Entry) *Consents {
 	c := &Consents{
 		store: store, log: log,
 		yes: map[subject]answered{}, once: map[subject]time.Time{}, no: map[subject]time.Time{},
-		asked: map[subject]*asking{}, raised: map[cred.LinkKey]subject{},
+		asked: map[subject]*asking{}, raised: map[cred.LinkKey]raised{},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -149,7 +157,8 @@ func (c *Consents) Key(ctx context.Context, caller peer.Caller, profile string) 
 // cred.ErrNotFound when no such question is open.
 func (c *Consents) Retry(ctx context.Context, key cred.LinkKey, ask cred.Asker) error {
 	c.mu.Lock()
-	s, ok := c.raised[key]
+	r, ok := c.raised[key]
+	s := r.subject
 	if !ok {
 		for under := range c.asked {
 			if ok = under.key() == key; ok {
@@ -279,9 +288,7 @@ func (c *Consents) ask(s subject, a *asking, ask cred.Asker) {
 	default:
 		understood = false
 		a.err = s.unanswered(err)
-		if len(c.raised) < consentRaised {
-			c.raised[s.key()] = s
-		}
+		c.raise(s, now)
 	}
 	close(a.done)
 	c.mu.Unlock()
@@ -298,8 +305,22 @@ func (c *Consents) ask(s subject, a *asking, ask cred.Asker) {
 	}
 }
 
+// raise remembers a question for Retry. c.mu is held.
+func (c *Consents) raise(s subject, now time.Time) {
+	of := 0
+	for _, r := range c.raised {
+		if r.uid == s.uid {
+			of++
+		}
+	}
+	if _, again := c.raised[s.key()]; again || len(c.raised) < consentRaised && of < consentOfUser {
+		c.raised[s.key()] = raised{s, now}
+	}
+}
+
 // tidy drops what no longer counts. c.mu is held.
 func (c *Consents) tidy(now time.Time) {
+	maps.DeleteFunc(c.raised, func(_ cred.LinkKey, r raised) bool { return now.Sub(r.at) >= consentWaits })
 	maps.DeleteFunc(c.yes, func(_ subject, a answered) bool { return !a.until.IsZero() && !now.Before(a.until) })
 	for _, m := range []map[subject]time.Time{c.once, c.no} {
 		maps.DeleteFunc(m, func(_ subject, until time.Time) bool { return !now.Before(until) })

@@ -144,7 +144,7 @@ func (w *world) end() {
 	w.run(nil, "stop")
 	if pid > 0 {
 		for range 100 {
-			if syscall.Kill(pid, 0) != nil {
+			if syscall.Kill(pid, 0) != nil || zombie(pid) {
 				break
 			}
 			time.Sleep(50 * time.Millisecond) // another process's end tells nobody but its parent

@@ -22,7 +22,7 @@ restart_daemons() {
 
 stop_services() {
 	if [ -e /etc/systemd/system/keyfob-link-local.service ]; then
-		keyfobd service link-local disable >/dev/null 2>&1 || true
+		keyfobd service link-local disable --force >/dev/null 2>&1 || true
 	fi
 	systemd_runs || return 0
 	systemctl --quiet disable --now keyfob.socket keyfob.service 2>/dev/null || true
