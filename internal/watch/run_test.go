@@ -60,7 +60,7 @@ func TestRun(t *testing.T) {
 				copied := *st
 				return &copied, failing
 			},
-			Open:   func() (Screen, error) { opened = append(opened, newPaper()); return opened[len(opened)-1], nil },
+			Open: func() (Screen, error) { opened = append(opened, newPaper()); return opened[len(opened)-1], nil },
 			Act: func(_ context.Context, r Row) string {
 				if !opened[len(opened)-1].shut {
 					t.Error("a question is put while the terminal is the view's")
