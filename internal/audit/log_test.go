@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -72,9 +71,7 @@ func (w *world) run() (l *Log, stop func()) {
 			w.t.Errorf("Run: %v", err)
 		}
 	}()
-	for !l.started.Load() {
-		runtime.Gosched()
-	}
+	<-l.running
 	var once sync.Once
 	stop = func() { once.Do(func() { cancel(); <-ended }) }
 	w.t.Cleanup(stop)
