@@ -265,9 +265,11 @@ func (d *daemon) dropKey(ctx context.Context, profile string) error {
 
 // refreshVaultKeys tells profiles and broker what the vault holds now.
 func (d *daemon) refreshVaultKeys(ctx context.Context) {
-	keys := d.vaultKeys(ctx)
+	// Listed under the lock: of two that list at once (the first unlock and
+	// an add), the one that has seen less would otherwise tell it last.
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	keys := d.vaultKeys(ctx)
 	if !maps.Equal(keys, d.keys) { // most unlocks tell nothing new: their ids stand in the records' names
 		d.keys = keys
 		d.publish(d.files.WithVault(keys))
