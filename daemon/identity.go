@@ -208,16 +208,21 @@ func (d *daemon) device(c *call, p control.MFAParams) (string, error) {
 		Hint: "name the device, or set mfa_serial in the profile"}
 }
 
+// deviceOf is the device of a call about the seeds in the vault, which is open
+// then.
+func (d *daemon) deviceOf(c *call) (p control.MFAParams, serial string, err error) {
+	if p, err = decode[control.MFAParams](c); err == nil {
+		serial, err = d.device(c, p)
+	}
+	if err == nil {
+		err = d.store.wait(c.ctx)
+	}
+	return p, serial, err
+}
+
 func (d *daemon) mfaAdd(c *call) (any, error) {
-	p, err := decode[control.MFAParams](c)
+	p, serial, err := d.deviceOf(c)
 	if err != nil {
-		return nil, err
-	}
-	serial, err := d.device(c, p)
-	if err != nil {
-		return nil, err
-	}
-	if err := d.store.wait(c.ctx); err != nil {
 		return nil, err
 	}
 	codes, err := d.shared.mfa.Add(c.ctx, serial, cred.NewSecret(p.Seed), false)
@@ -257,15 +262,8 @@ func (d *daemon) mfaList(c *call) (any, error) {
 }
 
 func (d *daemon) mfaRemove(c *call) (any, error) {
-	p, err := decode[control.MFAParams](c)
+	_, serial, err := d.deviceOf(c)
 	if err != nil {
-		return nil, err
-	}
-	serial, err := d.device(c, p)
-	if err != nil {
-		return nil, err
-	}
-	if err := d.store.wait(c.ctx); err != nil {
 		return nil, err
 	}
 	if err := d.shared.mfa.Remove(c.ctx, serial); err != nil {
@@ -275,15 +273,8 @@ func (d *daemon) mfaRemove(c *call) (any, error) {
 }
 
 func (d *daemon) mfaCode(c *call) (any, error) {
-	p, err := decode[control.MFAParams](c)
+	_, serial, err := d.deviceOf(c)
 	if err != nil {
-		return nil, err
-	}
-	serial, err := d.device(c, p)
-	if err != nil {
-		return nil, err
-	}
-	if err := d.store.wait(c.ctx); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, waitProcess)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"keyfob/internal/control"
+	"keyfob/profiles"
 )
 
 // grantAdd is `keyfob grant add`.
@@ -83,20 +84,22 @@ func (a *app) keepToken(g *control.GrantResult, path string) (forget func(), err
 			return nil, fmt.Errorf("cannot keep the grant's token: %w", err)
 		}
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".token-*") // 0600
-	if err != nil {
-		return nil, fmt.Errorf("cannot keep the grant's token: %w", err)
+	old, err := os.ReadFile(path)
+	missing := errors.Is(err, os.ErrNotExist)
+	if missing {
+		err = nil
 	}
-	_, err = f.WriteString(g.Token)
-	if cerr := f.Close(); err == nil {
-		err = cerr
+	if err == nil && len(old) > 0 && len(old) != len(g.Token) {
+		err = errors.New("it holds something else than a token")
+	}
+	if err == nil && !missing {
+		err = os.Chmod(path, 0o600) // which the new one gets as well
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = profiles.ReplaceFile(path, old, missing, []byte(g.Token))
 	}
 	if err != nil {
-		_ = os.Remove(f.Name())
-		return nil, fmt.Errorf("cannot keep the grant's token: %w", err)
+		return nil, fmt.Errorf("cannot keep the grant's token in %s: %w", path, err)
 	}
 	g.TokenFile, g.Token = path, ""
 	return func() { _ = os.Remove(path) }, nil

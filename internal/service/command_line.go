@@ -157,6 +157,12 @@ func (m *Manager) carryOut(ctx context.Context, verb string, dry bool, stdout, s
 	if err != nil {
 		return err
 	}
+	return p.offer(dry, none, stdout, stderr, func() error { return do(ctx, p) })
+}
+
+// offer says what the plan is, or with none that there is nothing to do, and
+// does it unless it is dry: then the plan is the result, on standard output.
+func (p Plan) offer(dry bool, none string, stdout, stderr io.Writer, do func() error) error {
 	to := stderr
 	if dry {
 		to = stdout
@@ -171,7 +177,7 @@ func (m *Manager) carryOut(ctx context.Context, verb string, dry bool, stdout, s
 	if dry {
 		return nil
 	}
-	return do(ctx, p)
+	return do()
 }
 
 // String is the status for people, one fact a line.

@@ -115,19 +115,5 @@ func linkLocalMain(ctx context.Context, base Config, args []string, stdout, stde
 	if err != nil {
 		return err
 	}
-	to := stderr
-	if dry {
-		to = stdout
-	}
-	if _, err := io.WriteString(to, p.String()); err != nil {
-		return err
-	}
-	if p.Empty() {
-		_, err := fmt.Fprintln(to, none)
-		return err
-	}
-	if dry {
-		return nil
-	}
-	return do(p, ctx)
+	return p.offer(dry, none, stdout, stderr, func() error { return do(p, ctx) })
 }
