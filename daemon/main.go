@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -71,7 +72,13 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 				return errors.New("cannot use --system with --on-demand")
 			}
 			if asService {
-				return runService(flags, version, stderr)
+				out, err := openServiceLog(stderr, flags.System)
+				defer out.close()
+				if err == nil {
+					err = runService(flags, version, stderr, out)
+				}
+				out.failed(err)
+				return err
 			}
 			ready := readyPipe()
 			err := runForeground(flags, version, onDemand, stderr, func() { ready.tell("ok\n") })
@@ -105,7 +112,23 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 		},
 	}
 	check.Flags().BoolVar(&asJSON, "json", false, "print the problems as JSON")
-	for _, c := range []*cobra.Command{run, check, services} {
+	days, force := longestCertificate, false
+	certificate := &cobra.Command{
+		Use:   "make-certificate DIRECTORY NAME…",
+		Short: "Make the certificate of a container endpoint that speaks TLS, with an authority for clients to trust",
+		Args: func(_ *cobra.Command, args []string) error {
+			if usage = len(args) < 2; usage {
+				return errors.New("cannot make a certificate without a directory and a name or address")
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			return makeCertificate(args[0], args[1:], days, force, stdout, stderr)
+		},
+	}
+	certificate.Flags().IntVar(&days, "days", days, "how long it is valid")
+	certificate.Flags().BoolVar(&force, "force", false, "replace what is in the directory")
+	for _, c := range []*cobra.Command{run, check, certificate, services} {
 		c.Flags().SortFlags = false
 		root.AddCommand(c)
 	}
@@ -173,7 +196,8 @@ func runForeground(flags settings.Flags, version string, onDemand bool, stderr i
 
 // runService is run under a service manager: with an environment of known
 // variables, listeners that the manager opened, and a manager that is told.
-func runService(flags settings.Flags, version string, stderr io.Writer) error {
+// Its log goes to out.
+func runService(flags settings.Flags, version string, stderr io.Writer, out *serviceLog) error {
 	inherited, err := service.Listeners()
 	if err != nil {
 		return err
@@ -188,10 +212,11 @@ func runService(flags settings.Flags, version string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log, err := logging.New(stderr, s.LogLevel, cmp.Or(s.LogFormat, "json"))
+	log, err := logging.New(out, s.LogLevel, cmp.Or(s.LogFormat, "json"))
 	if err != nil {
 		return fmt.Errorf("cannot start the log: %w", err)
 	}
+	out.attach(log)
 	journal := false
 	if f, ok := stderr.(*os.File); ok && logging.Journaled(f, os.Getenv("JOURNAL_STREAM")) {
 		journal = true
@@ -227,4 +252,17 @@ func hintOf(err error) string {
 		return set.Help
 	}
 	return cred.HintOf(err)
+}
+
+// onOneProcessor has the daemon's goroutines run on one processor at a time,
+// unless GOMAXPROCS says how many. Answers take some ten microseconds each, far
+// less than it takes to wake another processor for the next: with one, a
+// request over a fresh connection costs three quarters of what it does with two
+// (docs/speed.md), and an idle machine is woken less. What takes long runs in
+// other processes, the key derivation of a passphrase above all, or waits for
+// the network.
+func onOneProcessor() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
+	}
 }

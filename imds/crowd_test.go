@@ -29,7 +29,7 @@ func byAddress(c net.Conn) (peer.Caller, error) {
 
 // tryFrom connects from 127.0.<round>.<user>: each round has ports of its own.
 func tryFrom(round, user int, address string) (*client, error) {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, byte(round), byte(user))}, KeepAlive: -1, Timeout: 5 * time.Second}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, byte(round), byte(user))}, KeepAlive: -1, Timeout: 5 * time.Second, Control: lateBind}
 	c, err := d.Dial("tcp", address)
 	if err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func TestCrowd(t *testing.T) {
 	if n < want {
 		t.Logf("%d connections instead of %d, because this process may not open more files", n, want)
 	}
-	server := startCrowd(t)
+	server := startCrowd(t, "TestCrowdServer")
 	address := server.address
 	var tokens [3]string
 	for user := 1; user < 3; user++ {
@@ -207,13 +207,15 @@ type crowdServer struct {
 	tell    func(command string) // see TestCrowdServer
 }
 
-func startCrowd(t *testing.T) crowdServer {
+// startCrowd starts the test that is the server's process; its first line is
+// where it listens.
+func startCrowd(t *testing.T, test string) crowdServer {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, "-test.run=^TestCrowdServer$", "-test.timeout=3m")
+	cmd := exec.Command(self, "-test.run=^"+test+"$", "-test.timeout=3m")
 	cmd.Env = append(os.Environ(), "KEYFOB_TEST_CROWD_SERVER=1")
 	cmd.Stderr = os.Stderr
 	stdin, err1 := cmd.StdinPipe()
@@ -310,7 +312,7 @@ func TestNoDescriptors(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skipf("%s: needs Linux, for 127.0.0.2", t.Name())
 	}
-	server := startCrowd(t)
+	server := startCrowd(t, "TestCrowdServer")
 	ask := func(within time.Duration) error {
 		c, err := tryFrom(0, 2, server.address)
 		if err != nil {

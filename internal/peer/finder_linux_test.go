@@ -378,3 +378,27 @@ func TestProcNames(t *testing.T) {
 		t.Errorf("own process is of %d, %v", uid, ok)
 	}
 }
+
+// TestTurns: a program that uses descriptors in turn is looked for at the next
+// one first.
+func TestTurns(t *testing.T) {
+	for _, c := range []struct {
+		found []int
+		next  int
+	}{
+		{[]int{7}, 7},
+		{[]int{7, 7, 7}, 7},
+		{[]int{7, 9, 7}, 9},
+		{[]int{7, 9, 7, 9}, 7},
+		{[]int{5, 6, 7, 5, 6}, 7},
+		{[]int{5, 6, 7, 8, 9}, 9}, // a program that closes nothing
+	} {
+		var k known
+		for _, fd := range c.found {
+			k.found(fd)
+		}
+		if got := k.guesses[0].next; got != c.next || len(k.guesses) > findGuesses {
+			t.Errorf("after %v it is looked for at %d first, not at %d", c.found, got, c.next)
+		}
+	}
+}

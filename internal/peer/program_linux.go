@@ -67,9 +67,14 @@ type known struct {
 	Process
 	dir     int       // a descriptor of /proc/PID/fd: what is looked at most is there
 	home    time.Time // when its namespaces were compared
-	guesses []int     // descriptors
+	guesses []place   // last found first
 	size    int       // how many it had
 }
+
+// place is a descriptor at which a socket was found, and the one at which the
+// process's next socket was: a program that has several connections open in turn
+// uses the same numbers in the same order.
+type place struct{ fd, next int }
 
 // sighting is where a socket was seen in passing.
 type sighting struct {
@@ -261,8 +266,12 @@ func (u *owner) around(h *home, pid int, inode uint32) (Process, error) {
 		return Process{}, errAbsent
 	}
 	now := time.Now()
-	last := k.guesses[0]
-	for fd := max(last-findBefore, 0); fd <= last+findAfter; fd++ {
+	last := k.guesses[0].fd
+	for i := range findAfter + findBefore {
+		fd := last + 1 + i // who opens one after the other gets higher numbers
+		if i >= findAfter {
+			fd = last - 1 - (i - findAfter)
+		}
 		if at, ok := socketAt(k.dir, strconv.Itoa(fd)); ok && at == inode {
 			if p, err := u.take(h, pid, fd, inode); err != errAbsent {
 				return p, err
@@ -361,9 +370,16 @@ func (u *owner) take(h *home, pid, fd int, inode uint32) (Process, error) {
 // guess looks at the descriptors at which the user's sockets were found last.
 func (u *owner) guess(inode uint32) (*known, int) {
 	for _, k := range u.recent {
-		for _, fd := range k.guesses {
-			if holds(k.dir, fd, inode) {
-				return k, fd
+		if len(k.guesses) == 0 {
+			continue
+		}
+		next := k.guesses[0].next
+		if holds(k.dir, next, inode) {
+			return k, next
+		}
+		for _, g := range k.guesses {
+			if g.fd != next && holds(k.dir, g.fd, inode) {
+				return k, g.fd
 			}
 		}
 	}
@@ -396,11 +412,7 @@ func (u *owner) again(h *home, k *known, fd int, inode uint32) (Process, error) 
 		k.close()
 		return p, nil
 	}
-	if i := slices.Index(k.guesses, fd); i >= 0 {
-		k.guesses = slices.Delete(k.guesses, i, i+1)
-	}
-	k.guesses = slices.Insert(k.guesses, 0, fd)
-	k.guesses = k.guesses[:min(len(k.guesses), findGuesses)]
+	k.found(fd)
 	if i := slices.Index(u.recent, k); i >= 0 {
 		u.recent = slices.Delete(u.recent, i, i+1)
 	}
@@ -432,6 +444,20 @@ func (u *owner) buffer() []byte {
 		u.buf = make([]byte, 32<<10)
 	}
 	return u.buf
+}
+
+// found notes that a socket was found at fd.
+func (k *known) found(fd int) {
+	at := place{fd, fd}
+	if len(k.guesses) > 0 {
+		k.guesses[0].next = fd
+	}
+	if i := slices.IndexFunc(k.guesses, func(g place) bool { return g.fd == fd }); i >= 0 {
+		at = k.guesses[i]
+		k.guesses = slices.Delete(k.guesses, i, i+1)
+	}
+	k.guesses = slices.Insert(k.guesses, 0, at)
+	k.guesses = k.guesses[:min(len(k.guesses), findGuesses)]
 }
 
 func (k *known) close() { _ = unix.Close(k.dir) }
