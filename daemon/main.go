@@ -71,6 +71,7 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 				usage = true
 				return errors.New("cannot use --system with --on-demand")
 			}
+			onOneProcessor()
 			if asService {
 				out, err := openServiceLog(stderr, flags.System)
 				defer out.close()

@@ -573,3 +573,22 @@ func TestASignalEndsTheDaemonCleanly(t *testing.T) {
 		t.Errorf("the socket is still there: %v", err)
 	}
 }
+
+// TestOneProcessor: the daemon's goroutines run on one processor at a time;
+// speed.md's figures are from that.
+func TestOneProcessor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.write("config/keyfob/config.toml", "[metrics]\nlisten = 'unix:"+w.path("metrics")+"'\n")
+	w.must(nil, "status")
+	c, err := net.Dial("unix", w.path("metrics"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+	text, err := io.ReadAll(c)
+	if err != nil || !bytes.Contains(text, []byte("\ngo_sched_gomaxprocs_threads 1\n")) {
+		t.Errorf("%v\n%s", err, text)
+	}
+}

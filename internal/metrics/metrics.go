@@ -182,6 +182,7 @@ func (w *writer) process(started time.Time) {
 		w.gauge("process_max_fds", "The limit of open file descriptors.", float64(p.maxFiles))
 	}
 	w.gauge("go_goroutines", "Goroutines.", float64(runtime.NumGoroutine()))
+	w.gauge("go_sched_gomaxprocs_threads", "GOMAXPROCS: processors that goroutines run on at a time.", float64(runtime.GOMAXPROCS(0)))
 }
 
 func bit(b bool) float64 {
