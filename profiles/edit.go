@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"keyfob/internal/atomicfile"
 )
 
 // Edit changes one setting of one section.
@@ -117,47 +119,28 @@ func replaceFile(target string, old []byte, missing bool, text []byte) (err erro
 		}
 		mode = info.Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)
 	}
-	tmp, err := os.CreateTemp(dir, ".keyfob-*.tmp")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = tmp.Close()
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	if _, err = tmp.Write(text); err != nil {
-		return err
-	}
-	if info != nil {
-		if err = keepOwner(tmp, info); err != nil {
-			return fmt.Errorf("its owner cannot be kept: %w", cause(err))
-		}
-	}
-	if err = tmp.Chmod(mode); err != nil { // after the owner: changing that may clear bits
-		return err
-	}
-	if err = tmp.Sync(); err != nil {
-		return err
-	}
-	if err = tmp.Close(); err != nil {
-		return err
-	}
-	now, err := os.ReadFile(target)
-	if missing && errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	} else if err == nil && (missing || !bytes.Equal(now, old)) {
-		err = errChanged
-	}
-	if err != nil {
-		return err
-	}
-	if err = os.Rename(tmp.Name(), target); err != nil {
-		return err
-	}
-	syncDir(dir)
-	return nil
+	return atomicfile.Write(target, text, atomicfile.Options{
+		Mode: mode,
+		Written: func(tmp *os.File) error {
+			if info == nil {
+				return nil
+			}
+			if err := keepOwner(tmp, info); err != nil {
+				return fmt.Errorf("its owner cannot be kept: %w", cause(err))
+			}
+			return nil
+		},
+		Ready: func() error {
+			now, err := os.ReadFile(target)
+			switch {
+			case missing && errors.Is(err, fs.ErrNotExist):
+				return nil
+			case err == nil && (missing || !bytes.Equal(now, old)):
+				return errChanged
+			}
+			return err
+		},
+	})
 }
 
 // document is a text with what its lines are.

@@ -5,8 +5,12 @@ package profiles
 import (
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
+
+// isNull reports whether path is the null device.
+func isNull(path string) bool { return filepath.Clean(path) == os.DevNull }
 
 // keepOwner gives tmp the owner and group of the file it will replace.
 func keepOwner(tmp *os.File, old fs.FileInfo) error {
@@ -22,13 +26,4 @@ func keepOwner(tmp *os.File, old fs.FileInfo) error {
 		return nil
 	}
 	return tmp.Chown(int(want.Uid), int(want.Gid))
-}
-
-// syncDir makes a rename durable. Some file systems can't; the rename stands
-// all the same.
-func syncDir(dir string) {
-	if d, err := os.Open(dir); err == nil {
-		_ = d.Sync()
-		_ = d.Close()
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"keyfob/internal/atomicfile"
 	"keyfob/internal/cred"
 )
 
@@ -73,26 +74,8 @@ func mayReplace(path string) error {
 }
 
 // writeToken writes the token's file atomically and durably.
-func writeToken(path, token string) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*") // 0600
-	if err != nil {
-		return fmt.Errorf("cannot write the token: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.WriteString(token); err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
+func writeToken(path, token string) error {
+	if err := atomicfile.Write(path, []byte(token), atomicfile.Options{Prefix: tempPrefix}); err != nil {
 		return fmt.Errorf("cannot write the token: %w", err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"keyfob/internal/atomicfile"
 	"keyfob/internal/logging"
 )
 
@@ -348,7 +349,7 @@ func (w *file) rotateNow(h *hasher) error {
 		}
 	}
 	w.rotated = true
-	return syncDir(filepath.Dir(w.path))
+	return atomicfile.SyncDir(filepath.Dir(w.path))
 }
 
 // begins is the field previous of the first line of kept. Where that does not

@@ -10,10 +10,11 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"keyfob/internal/atomicfile"
 )
 
 // ready is the one line that the program prints when it can be called.
@@ -87,7 +88,7 @@ func run(ctx context.Context, cancel func(), listen, tlsAddr, tlsNames, caFile, 
 		if err != nil {
 			return err
 		}
-		if err := writeFile(caFile, ca.PEM); err != nil {
+		if err := atomicfile.Write(caFile, ca.PEM, atomicfile.Options{Mode: 0o644}); err != nil {
 			return err
 		}
 		if line.TLSURL, stop, err = s.Listen(ctx, tlsAddr, ca); err != nil {
@@ -120,23 +121,5 @@ func run(ctx context.Context, cancel func(), listen, tlsAddr, tlsNames, caFile, 
 		}()
 	}
 	<-ctx.Done()
-	return nil
-}
-
-// writeFile writes by way of a temporary file in the same directory.
-func writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".fakeaws-*")
-	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", path, err)
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return fmt.Errorf("cannot write %s: %w", path, err)
-	}
 	return nil
 }

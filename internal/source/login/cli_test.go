@@ -550,5 +550,5 @@ func refreshAsBotocore(path, base string) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	return rename(f.Name(), path)
+	return os.Rename(f.Name(), path)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"keyfob/internal/atomicfile"
 	"keyfob/internal/cred"
 )
 
@@ -233,7 +234,7 @@ func (f *cliFile) write(y *session, expires time.Time) error {
 	if real, err := filepath.EvalSymlinks(f.path); err == nil {
 		target = real
 	}
-	if err := replaceFile(target, data); err != nil {
+	if err := atomicfile.Write(target, data, atomicfile.Options{}); err != nil {
 		return fmt.Errorf("cannot write %s: %w", f.path, reason(err))
 	}
 	return nil
@@ -246,35 +247,6 @@ func encode(v any) (json.RawMessage, error) {
 	e.SetEscapeHTML(false)
 	err := e.Encode(v)
 	return bytes.TrimRight(b.Bytes(), "\n"), err
-}
-
-// replaceFile puts a file of mode 0600 in the place of another, atomically
-// and durably.
-func replaceFile(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".keyfob-*.tmp") // made with mode 0600
-	if err != nil {
-		return err
-	}
-	temp := f.Name()
-	defer func() {
-		if err != nil {
-			_ = f.Close() // a second Close is harmless
-			_ = os.Remove(temp)
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := rename(temp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
 }
 
 const lockPoll = 10 * time.Millisecond // between two tries for a lock that another holds

@@ -2,7 +2,6 @@ package sso
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha1" // the name of the command line's file, no protection
 	"encoding/hex"
 	"encoding/json"
@@ -14,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"keyfob/internal/atomicfile"
 	"keyfob/internal/cred"
 )
 
@@ -224,30 +224,5 @@ func (s *signIn) putCache(path string, t tokens) error {
 	if err != nil {
 		return err
 	}
-	return writeAtomically(path, b)
-}
-
-// writeAtomically replaces a file by another one of mode 0600.
-func writeAtomically(path string, b []byte) (err error) {
-	temp := filepath.Join(filepath.Dir(path), ".keyfob-"+rand.Text())
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temp)
-		}
-	}()
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err2 := f.Close(); err == nil {
-		err = err2
-	}
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
-	return err
+	return atomicfile.Write(path, b, atomicfile.Options{})
 }
