@@ -58,6 +58,7 @@ var audiences = map[string]audience{
 	control.MethodRemove:            forAdmins,
 	control.MethodLock:              forAdmins,
 	control.MethodUnlock:            forAdmins,
+	control.MethodRecoveryKey:       forAdmins,
 	control.MethodMFAAdd:            forAdmins,
 	control.MethodMFAList:           forAdmins,
 	control.MethodMFARemove:         forAdmins,

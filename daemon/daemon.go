@@ -179,7 +179,7 @@ func newDaemon(opt Options) (_ *daemon, err error) {
 	if d.uid == "" {
 		return nil, errors.New("cannot tell which user this daemon runs as")
 	}
-	if err := checkDataDir(d.conf().DataDir); err != nil {
+	if err := checkDataDir(d.conf().DataDir, d.system()); err != nil {
 		return nil, err
 	}
 	if d.system() {
@@ -313,7 +313,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.group.Go(func() error { return d.reloadOnSignal(gctx, hup) })
 	d.group.Go(func() error { d.watchFiles(gctx); return nil })
 
-	d.log.WithFields(logrus.Fields{logging.Version: d.opt.Version, logging.Socket: d.conf().Socket, logging.Backend: d.conf().Keystore}).Info("keyfobd is ready")
+	d.log.WithFields(logrus.Fields{logging.Version: d.opt.Version, logging.Socket: d.conf().Socket, logging.Backend: d.conf().Keystore}).Info(readyMessage)
 	if rest := d.opt.Inherited.Rest(); len(rest) > 0 {
 		d.log.Warn("nothing of the settings listens at what the service manager handed over: " + strings.Join(rest, ", "))
 		_ = d.opt.Inherited.Close()
@@ -333,9 +333,9 @@ func (d *daemon) run(ctx context.Context) error {
 		err = nil
 		fallthrough
 	case err == nil:
-		d.log.WithField(logging.Reason, fmt.Sprint(cause)).Info("keyfobd ended")
+		d.log.WithField(logging.Reason, fmt.Sprint(cause)).Info(endedMessage)
 	default:
-		d.log.WithError(err).Error("keyfobd ended")
+		d.log.WithError(err).Error(endedMessage)
 	}
 	return err
 }
@@ -376,6 +376,7 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 		d.pruneGrants(ctx)
 		d.sweepExec()
 		d.retryUnlock(ctx)
+		d.lookAfterCertificates(ctx)
 		if d.exec.address() == "" {
 			d.resumeExec() // its port may have been taken at the start
 		}
@@ -388,11 +389,11 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 	}
 }
 
-// checkDataDir makes the data directory, or refuses one that others can
-// enter.
-func checkDataDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("cannot make the data directory: %w", err)
+// checkDataDir makes the data directory, of a machine's daemon or a person's,
+// or refuses one that others can enter.
+func checkDataDir(dir string, machine bool) error {
+	if err := makePrivate(dir, machine); err != nil {
+		return err
 	}
 	st, err := os.Stat(dir)
 	if err != nil {

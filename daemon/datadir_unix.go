@@ -13,6 +13,14 @@ import (
 
 const exeSuffix = ""
 
+// makePrivate makes the directory where there is none.
+func makePrivate(dir string, _ bool) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("cannot make the data directory: %w", err)
+	}
+	return nil
+}
+
 // checkPrivate refuses a directory that is another's or that others may
 // enter.
 func checkPrivate(dir string, st fs.FileInfo) error {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -25,7 +26,8 @@ import (
 // endpointConfig is one endpoint of the settings with what is made of it.
 type endpointConfig struct {
 	settings.Endpoint
-	policy string // session policy, by cred.SessionPolicy.Encode
+	policy      string            // session policy, by cred.SessionPolicy.Encode
+	certificate *imds.Certificate // nil for plain http
 }
 
 // rule is the endpoint's rule; it is found by the address of its listener.
@@ -40,7 +42,7 @@ func (e *endpointConfig) rule(listen string) access.EndpointRule {
 
 // live is what a server takes up while it serves.
 func (e *endpointConfig) live() imds.Live {
-	return imds.Live{Hosts: e.Hosts, IMDSv1: e.IMDSv1, AllowUnidentified: e.AllowUnidentified, Policy: e.policy}
+	return imds.Live{Hosts: e.Hosts, IMDSv1: e.IMDSv1, AllowUnidentified: e.AllowUnidentified, Policy: e.policy, Certificate: e.certificate}
 }
 
 // profiles are those that the endpoint serves to one user or another.
@@ -63,6 +65,7 @@ type endpoint struct {
 	server   *imds.Server
 	now      atomic.Pointer[endpointConfig]
 	facts    atomic.Pointer[map[string]imds.Facts] // by profile, as last resolved
+	warned   atomic.Pointer[time.Time]             // when the log was told that the certificate ends; nil for never
 
 	stop context.CancelFunc // ends serving; nil until it begins, guarded by daemon.mu
 	done chan struct{}      // closed when it has ended
@@ -186,6 +189,9 @@ func (x *endpointChange) commit() {
 	d := x.d
 	d.setRules(x.rules)
 	for i, e := range x.next {
+		if old := e.now.Load(); old.certificate != x.how[i].certificate {
+			e.warned.Store(nil) // of another certificate
+		}
 		e.now.Store(x.how[i])
 		if e.server != nil {
 			e.server.Configure(x.how[i].live())
@@ -200,6 +206,7 @@ func (x *endpointChange) commit() {
 		}
 	}
 	d.serving.Store(&x.next)
+	d.warnOfCertificates(time.Now())
 	if d.life != nil { // run serves the first ones
 		for _, e := range x.fresh {
 			d.serve(e)
@@ -215,7 +222,7 @@ func (d *daemon) makeServer(e *endpoint) {
 	how := e.now.Load()
 	log := d.log.WithFields(logrus.Fields{logging.Endpoint: e.kind + " " + e.address()})
 	if e.kind != cred.ViaIMDS {
-		e.server = d.containerServer(e.listener, how.Hosts, how.AllowUnidentified, log)
+		e.server = d.containerServer(e.listener, how.live(), log)
 		return
 	}
 	via := cred.Endpoint{Kind: e.kind, Listen: e.address()}
@@ -239,14 +246,15 @@ func (d *daemon) makeServer(e *endpoint) {
 	})
 }
 
-func (d *daemon) containerServer(l net.Listener, hosts []string, unidentified bool, log *logrus.Entry) *imds.Server {
+func (d *daemon) containerServer(l net.Listener, how imds.Live, log *logrus.Entry) *imds.Server {
 	return imds.NewContainer(imds.ContainerConfig{
 		Listener:          l,
-		Hosts:             hosts,
+		Hosts:             how.Hosts,
 		Broker:            d,
 		Grants:            d.grants,
 		Check:             d.checkGrant,
-		AllowUnidentified: unidentified,
+		AllowUnidentified: how.AllowUnidentified,
+		Certificate:       how.Certificate,
 		Limits:            d.limits,
 		Audit:             d.recorder(),
 		Log:               log,

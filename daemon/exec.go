@@ -25,7 +25,7 @@ import (
 )
 
 // execEndpoint is the container endpoint for exec where the settings name
-// none, and at the daemon of a machine, whose container endpoints may be for
+// none that speaks plain http, and at the daemon of a machine, whose container endpoints may be for
 // other users: a port of 127.0.0.1, opened when the first grant needs it and kept
 // over restarts, because programs that run for days hold its address.
 type execEndpoint struct {
@@ -34,16 +34,16 @@ type execEndpoint struct {
 	server   *imds.Server
 }
 
-// start opens the endpoint if it is not open and returns its address. The
+// start opens the endpoint if it is not open and returns its URL. The
 // server belongs to the daemon's group.
 func (x *execEndpoint) start(d *daemon) (string, error) {
-	if e := d.containerEndpoint(); e != nil && !d.system() {
-		return e.address(), nil
+	if e := d.execHost(); e != nil {
+		return e.url(), nil
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.listener != nil {
-		return x.listener.Addr().String(), nil
+		return "http://" + x.listener.Addr().String(), nil
 	}
 	kept := d.keptPort()
 	l, err := imds.Listen(d.life, net.JoinHostPort("127.0.0.1", strconv.Itoa(kept)))
@@ -62,10 +62,10 @@ func (x *execEndpoint) start(d *daemon) (string, error) {
 			return "", err
 		}
 	}
-	server := d.containerServer(l, nil, false, d.log.WithFields(logrus.Fields{logging.Endpoint: cred.ViaContainer + " " + l.Addr().String()}))
+	server := d.containerServer(l, imds.Live{}, d.log.WithFields(logrus.Fields{logging.Endpoint: cred.ViaContainer + " " + l.Addr().String()}))
 	d.group.Go(func() error { return server.Run(d.life) })
 	x.listener, x.server = l, server
-	return l.Addr().String(), nil
+	return "http://" + l.Addr().String(), nil
 }
 
 // forget drops what the server has rendered.
@@ -230,10 +230,10 @@ func (d *daemon) grantAdd(c *call) (any, error) {
 		}
 	}
 	spec.Confirmed = protected
-	addr := ""
+	base := ""
 	if e := d.containerEndpoint(); e != nil && !p.ForExec {
-		addr = e.address()
-	} else if addr, err = d.exec.start(d); err != nil {
+		base = e.url()
+	} else if base, err = d.exec.start(d); err != nil {
 		return nil, err
 	}
 	g, token, err := d.grants.Add(c.ctx, spec)
@@ -244,7 +244,7 @@ func (d *daemon) grantAdd(c *call) (any, error) {
 		d.handOut(r, snap, g.ID)
 	}
 	d.watchExec()
-	d.describeGrant(&out, *g, addr)
+	d.describeGrant(&out, *g, base)
 	if foreign {
 		_ = os.Remove(g.TokenFile) // nobody can use it
 		out.TokenFile, out.Token = "", token.Reveal()
@@ -312,9 +312,26 @@ func (d *daemon) containerEndpoint() *endpoint {
 	return nil
 }
 
-func (d *daemon) describeGrant(out *control.GrantResult, g access.Grant, addr string) {
+// execHost is the endpoint of the settings that serves exec's programs, nil
+// where exec has its own. One that speaks TLS does not: nobody told those
+// programs of its authority.
+func (d *daemon) execHost() *endpoint {
+	if d.system() {
+		return nil
+	}
+	for _, e := range d.endpoints() {
+		if e.kind == cred.ViaContainer && e.now.Load().certificate == nil {
+			return e
+		}
+	}
+	return nil
+}
+
+// describeGrant tells of a grant; base is the URL of the endpoint that it
+// opens.
+func (d *daemon) describeGrant(out *control.GrantResult, g access.Grant, base string) {
 	out.ID, out.Profiles, out.Note, out.TokenFile, out.Expires = g.ID, g.Profiles, g.Note, g.TokenFile, stampText(g.Expires)
-	out.URL = "http://" + addr + "/v1/credentials/" + url.PathEscape(g.Profiles[0])
+	out.URL = base + "/v1/credentials/" + url.PathEscape(g.Profiles[0])
 	if g.Relative {
 		out.RelativeURI = "/v2/credentials/" + g.ID
 	}
@@ -329,12 +346,16 @@ func (d *daemon) grantList(c *call) (any, error) {
 		if !c.admin && g.UID != c.caller.Caller.UID {
 			continue
 		}
-		addr := d.exec.address()
-		if e := d.containerEndpoint(); e != nil && (g.ExecPID == 0 || !d.system()) {
-			addr = e.address()
+		base := "http://" + d.exec.address()
+		e := d.containerEndpoint()
+		if g.ExecPID != 0 {
+			e = d.execHost()
+		}
+		if e != nil {
+			base = e.url()
 		}
 		var r control.GrantResult
-		d.describeGrant(&r, g, addr)
+		d.describeGrant(&r, g, base)
 		if g.UID != d.uid {
 			r.TokenFile = "" // as its maker knows
 		}

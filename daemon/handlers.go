@@ -64,6 +64,7 @@ var handlers = map[string]handler{
 	control.MethodLogout:            {what: "sign out", handle: (*daemon).logout, locked: true},
 	control.MethodLock:              {what: "lock the vault", handle: (*daemon).lock, locked: true},
 	control.MethodUnlock:            {what: "unlock the vault", handle: (*daemon).unlockByHand, locked: true},
+	control.MethodRecoveryKey:       {what: "make a recovery key", handle: (*daemon).recoveryKey},
 	control.MethodGrantAdd:          {what: "make the grant", handle: (*daemon).grantAdd},
 	control.MethodGrantList:         {what: "list the grants", handle: (*daemon).grantList, locked: true},
 	control.MethodGrantRemove:       {what: "remove the grant", handle: (*daemon).grantRemove, locked: true},

@@ -228,9 +228,12 @@ func (d *daemon) unlockByHand(c *call) (any, error) {
 	if err := d.store.wait(c.ctx); err != nil {
 		return nil, err
 	}
-	if p.Passphrase == "" {
+	switch {
+	case p.Recovery != "":
+		err = d.vault.UnlockRecovery(c.ctx, cred.NewSecret(p.Recovery), cred.NewSecret(p.Passphrase))
+	case p.Passphrase == "":
 		err = d.unlockVault(c.ctx)
-	} else {
+	default:
 		err = d.vault.Unlock(c.ctx, cred.NewSecret(p.Passphrase))
 	}
 	if err != nil {
@@ -240,4 +243,27 @@ func (d *daemon) unlockByHand(c *call) (any, error) {
 	d.log.WithFields(logrus.Fields{logging.Backend: d.vault.Status().Backend}).Info("vault unlocked")
 	d.unlocked(c.ctx)
 	return control.Empty{}, nil
+}
+
+// recoveryKey makes a second way into the vault, for a person to write down.
+func (d *daemon) recoveryKey(c *call) (any, error) {
+	p, err := decode[control.RecoveryKeyParams](c)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.store.wait(c.ctx); err != nil {
+		return nil, err
+	}
+	passphrase := cred.NewSecret(p.Passphrase)
+	if passphrase.IsZero() {
+		if passphrase, err = d.filedPassphrase(); err != nil {
+			return nil, err
+		}
+	}
+	key, err := d.vault.RecoveryKey(c.ctx, passphrase)
+	if err != nil {
+		return nil, err
+	}
+	d.log.Warn("a recovery key was made: a former one opens the vault no more")
+	return control.RecoveryKeyResult{Key: key.Reveal()}, nil
 }

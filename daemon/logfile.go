@@ -12,6 +12,13 @@ import (
 // started it opened the file as our standard error.
 const logName = "keyfobd.log"
 
+// What the log says of a daemon's life: Windows keeps these two among its own
+// events.
+const (
+	readyMessage = "keyfobd is ready"
+	endedMessage = "keyfobd ended"
+)
+
 // logFile is stderr, or where that is the log file of a daemon on demand, the
 // same file, put aside when it has grown. close frees it.
 func logFile(stderr io.Writer, dataDir string) (w io.Writer, close func()) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"keyfob/internal/control"
+	"keyfob/internal/ops"
 	"keyfob/internal/settings"
 	"keyfob/profiles"
 )
@@ -252,15 +253,11 @@ func (x *checkup) vaultPart(ctx context.Context) (out checks) {
 	if len(bad) == 0 {
 		out.add(groupVault, "vault.records", control.CheckOK, "every record that was read could be opened")
 	}
-	if ids := x.unfinished(ctx); len(ids) > 0 {
-		fix := "keyfob rotate --all"
-		for profile, key := range x.vaultKeys(ctx) {
-			if len(ids) == 1 && key.AccessKeyID == ids[0] {
-				fix = "keyfob rotate " + profile
-			}
+	if left, err := ops.Unfinished(ctx, x.vault); err == nil && len(left) > 0 {
+		k := out.add(groupVault, "rotation.unfinished", control.CheckWarning, "the rotation of the keys of %s is not finished", joinedText(left))
+		if k.Fix = "keyfob rotate --due 90d"; len(left) == 1 {
+			k.Fix = "keyfob rotate " + shellWord(left[0])
 		}
-		k := out.add(groupVault, "rotation.unfinished", control.CheckWarning, "the rotation of %s is not finished", strings.Join(ids, ", "))
-		k.Fix = fix
 	}
 	return out
 }

@@ -2,14 +2,19 @@ package daemon
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
+	"keyfob/imds"
 	"keyfob/internal/control"
 	"keyfob/internal/cred"
 	"keyfob/internal/ops"
@@ -21,13 +26,17 @@ const endpointLimit = 2 * time.Second
 
 // endpointPart asks each endpoint as a program would.
 func (x *checkup) endpointPart(ctx context.Context) (out checks) {
-	type place struct{ kind, addr, profile string }
+	type place struct {
+		kind, addr, profile string
+		certificate         *imds.Certificate
+	}
 	var all []place
 	for _, e := range x.endpoints() {
-		all = append(all, place{e.kind, e.address(), e.now.Load().Profile})
+		how := e.now.Load()
+		all = append(all, place{e.kind, e.address(), how.Profile, how.certificate})
 	}
 	if addr := x.exec.address(); addr != "" {
-		all = append(all, place{cred.ViaContainer, addr, ""})
+		all = append(all, place{cred.ViaContainer, addr, "", nil})
 	}
 	if len(all) == 0 {
 		out.add(groupEndpoints, "endpoints", control.CheckOK, "the settings have no endpoint: programs get credentials by credential_process and keyfob exec")
@@ -36,7 +45,7 @@ func (x *checkup) endpointPart(ctx context.Context) (out checks) {
 	found := make([]checks, len(all))
 	var wait sync.WaitGroup
 	for i, p := range all {
-		wait.Go(func() { x.endpointCheck(ctx, &found[i], p.kind, p.addr, p.profile) })
+		wait.Go(func() { x.endpointCheck(ctx, &found[i], p.kind, p.addr, p.profile, p.certificate) })
 	}
 	wait.Wait()
 	for _, f := range found {
@@ -45,7 +54,7 @@ func (x *checkup) endpointPart(ctx context.Context) (out checks) {
 	return out
 }
 
-func (x *checkup) endpointCheck(ctx context.Context, out *checks, kind, addr, profile string) {
+func (x *checkup) endpointCheck(ctx context.Context, out *checks, kind, addr, profile string, certificate *imds.Certificate) {
 	id := "endpoint." + kind
 	tell := func(state, format string, args ...any) *control.Check {
 		k := out.add(groupEndpoints, id, state, format, args...)
@@ -66,10 +75,10 @@ func (x *checkup) endpointCheck(ctx context.Context, out *checks, kind, addr, pr
 	}
 	if !ip.IsLoopback() && !onThisMachine(ip) {
 		k := tell(control.CheckFailed, "%s is on no interface of this machine any more: programs don't reach the %s endpoint", ip, kind)
-		k.Fix = "keyfob service link-local"
+		k.Fix = "keyfob link-local enable"
 		return
 	}
-	status, err := knock(ctx, netip.AddrPortFrom(ip, at.Port()))
+	status, err := knock(ctx, netip.AddrPortFrom(ip, at.Port()), certificate)
 	switch {
 	case err != nil:
 		tell(control.CheckFailed, "the %s endpoint at %s does not answer: %s", kind, addr, err).Hint = "the log of keyfobd says why; keyfob stop, and a new daemon starts"
@@ -106,7 +115,8 @@ func onThisMachine(ip netip.Addr) bool {
 
 // knock makes a request that no endpoint grants and every one answers: by its
 // own route table, before tokens, rules or the audit log are looked at.
-func knock(ctx context.Context, at netip.AddrPort) (status int, err error) {
+// With a certificate it is made by TLS, and the endpoint must have that one.
+func knock(ctx context.Context, at netip.AddrPort, certificate *imds.Certificate) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, endpointLimit)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", at.String())
@@ -118,7 +128,23 @@ func knock(ctx context.Context, at netip.AddrPort) (status int, err error) {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return 0, err
 	}
-	if _, err := fmt.Fprintf(conn, "DELETE / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", at); err != nil {
+	host := at.String()
+	if certificate != nil {
+		secure := tls.Client(conn, &tls.Config{
+			InsecureSkipVerify: true, // the certificate itself is compared: whether clients know its authority is theirs to say
+			VerifyConnection: func(s tls.ConnectionState) error {
+				if !bytes.Equal(s.PeerCertificates[0].Raw, certificate.TLS().Certificate[0]) {
+					return errors.New("it shows another certificate than that of the settings")
+				}
+				return nil
+			},
+		})
+		conn, host = secure, certificate.Names()[0]
+		if suffix, ok := strings.CutPrefix(host, "*."); ok {
+			host = "keyfob." + suffix
+		}
+	}
+	if _, err := fmt.Fprintf(conn, "DELETE / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", host); err != nil {
 		return 0, err
 	}
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)

@@ -303,7 +303,7 @@ func (x *checkup) keyAges(ctx context.Context, out *checks) {
 	}
 	switch {
 	case old > manyChecks:
-		out.add(groupProfile, "key.age", control.CheckWarning, "and %d more pairs are old", old-manyChecks).Fix = "keyfob rotate --all --due 90d"
+		out.add(groupProfile, "key.age", control.CheckWarning, "and %d more pairs are old", old-manyChecks).Fix = "keyfob rotate --due 90d"
 	case old == 0 && len(pairs) > 0:
 		out.add(groupProfile, "key.age", control.CheckOK, "no keys are known to have been in the vault for more than 90 days")
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -158,15 +157,18 @@ func (d *daemon) rotation(c *call, p control.RotateParams) ops.Rotation {
 			return d.codedSession(ctx, c, p.MayAsk, profile)
 		},
 		Changed: d.refreshVaultKeys,
-		Notice: func(line string) {
-			_ = c.conn.WriteEvent(control.Event{ID: c.conn.id, Event: control.EventNotice, Notice: line})
-		},
+		Notice:  c.notice,
 	}
+}
+
+// notice tells the person behind a call one line.
+func (c *call) notice(line string) {
+	_ = c.conn.WriteEvent(control.Event{ID: c.conn.id, Event: control.EventNotice, Notice: line})
 }
 
 // codedSession is a session of a profile's pair that carries an MFA code:
 // the one that the broker has, where a profile hands out just that; else one
-// for the device of a profile above.
+// for the device of a profile above. Without any it is ops.ErrNoDevice.
 func (d *daemon) codedSession(ctx context.Context, c *call, mayAsk bool, profile string) (cred.Credentials, error) {
 	id := d.vaultKeys(ctx)[profile].AccessKeyID
 	names := append([]string{profile}, slices.DeleteFunc(d.set().Names(), func(n string) bool { return n == profile })...)
@@ -179,6 +181,7 @@ func (d *daemon) codedSession(ctx context.Context, c *call, mayAsk bool, profile
 		if !inVault(chain) || chain[0].Params["aws_access_key_id"] != id || len(chain) < 2 || chain[1].Kind != profiles.KindSessionToken || chain[1].Params["mfa_serial"] == "" {
 			continue
 		}
+		c.notice("AWS refuses that to the bare keys: trying with an MFA code of " + chain[1].Params["mfa_serial"])
 		r := c.caller
 		r.Profile, r.MayAsk, r.Via = name, mayAsk, cred.Endpoint{Kind: cred.ViaLogin}
 		if len(chain) == 2 {
@@ -190,8 +193,7 @@ func (d *daemon) codedSession(ctx context.Context, c *call, mayAsk bool, profile
 		}
 		return d.fetchCoded(ctx, c, r, chain)
 	}
-	return cred.Credentials{}, cred.WithHint(fmt.Errorf("cannot get a session with an MFA code for %s: no profile with its keys has mfa_serial", profile),
-		"keyfob configure, or set mfa_serial in the profile, where the user's policy wants a code for IAM")
+	return cred.Credentials{}, ops.ErrNoDevice
 }
 
 // fetchCoded makes the second link of a chain: a session that the broker
@@ -255,18 +257,4 @@ func (d *daemon) leftOf(done ops.Rotated) []string {
 		left = append(left, fmt.Sprintf("the sessions of %s%s are made with the new key from now on, which needs an MFA code: keyfob login %s", codes[0], more, codes[0]))
 	}
 	return slices.Compact(left)
-}
-
-// unfinished lists the profiles whose rotation was broken off, as far as the
-// names of records tell it.
-func (d *daemon) unfinished(ctx context.Context) []string {
-	names, err := d.vault.List(ctx, "rotate/")
-	if err != nil {
-		return nil
-	}
-	var ids []string
-	for _, n := range names {
-		ids = append(ids, strings.TrimPrefix(n, "rotate/"))
-	}
-	return ids
 }

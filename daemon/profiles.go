@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -14,6 +15,9 @@ func environment(pairs []string) map[string]string {
 	env := make(map[string]string, len(pairs))
 	for _, kv := range pairs {
 		if k, v, ok := strings.Cut(kv, "="); ok && strings.TrimSpace(v) != "" {
+			if runtime.GOOS == "windows" {
+				k = strings.ToUpper(k) // ProgramData is PROGRAMDATA there
+			}
 			env[k] = v
 		}
 	}

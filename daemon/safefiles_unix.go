@@ -12,6 +12,9 @@ import (
 	"syscall"
 )
 
+// safeFiles says how files for a machine's daemon must be.
+const safeFiles = "it and the directories above it must belong to root or to the daemon's user, and nobody else may write there"
+
 // maxLinks bounds how many symbolic links a path may lead through.
 const maxLinks = 40
 

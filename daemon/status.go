@@ -132,6 +132,11 @@ func (d *daemon) ownWarnings(out *control.StatusResult) {
 	for _, rule := range d.conf().unjudged {
 		out.Warnings = append(out.Warnings, "a rule refuses everybody: "+trimCannot(rule.Error()))
 	}
+	for _, e := range d.endpoints() {
+		if text := e.now.Load().certificateWarning(time.Now()); text != "" {
+			out.Warnings = append(out.Warnings, text)
+		}
+	}
 	if st.Warning != "" {
 		out.Warnings = append(out.Warnings, st.Warning)
 	}

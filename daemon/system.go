@@ -218,7 +218,7 @@ func (c *config) checkFiles(paths ...string) error {
 			continue
 		}
 		if err := writableByOthers(path); err != nil {
-			return cred.WithHint(fmt.Errorf("cannot use %s for the daemon of a machine: %w", path, err), "it and the directories above it must belong to root or to the daemon's user, and nobody else may write there")
+			return cred.WithHint(fmt.Errorf("cannot use %s for the daemon of a machine: %w", path, err), safeFiles)
 		}
 	}
 	return nil

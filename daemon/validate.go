@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"keyfob/internal/access"
 	"keyfob/internal/settings"
@@ -151,6 +152,9 @@ func (f *findings) lookAtProfiles(c *config, env map[string]string) {
 				f.warn("the endpoint %s serves the profile %s, which is in no file and not in the vault", e.Listen, name)
 			}
 		}
+		if text := e.certificateWarning(time.Now()); text != "" {
+			f.warn("%s", text)
+		}
 		if file := e.Metadata.UserDataFile; file != "" {
 			if _, err := os.Stat(file); err != nil {
 				f.warn("the endpoint %s: user_data_file: %v", e.Listen, err)
@@ -191,7 +195,9 @@ func (c *config) makeRules(reading func(path string)) (errs []error) {
 	for _, e := range c.Endpoints {
 		policy, err := c.policy(e.Key()+".policy", e.Policy, e.PolicyARNs, reading)
 		note(err)
-		c.endpoints = append(c.endpoints, endpointConfig{Endpoint: e, policy: policy.Encode()})
+		certificate, err := c.certificate(&e, reading)
+		note(err)
+		c.endpoints = append(c.endpoints, endpointConfig{Endpoint: e, policy: policy.Encode(), certificate: certificate})
 	}
 	for _, r := range c.ProfileRules {
 		policy, err := c.policy(r.Key()+".session_policy", r.SessionPolicy, r.SessionPolicyARNs, reading)

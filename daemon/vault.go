@@ -68,16 +68,26 @@ func (d *daemon) firstUnlock(ctx context.Context) {
 // knows the passphrase file of the start; one that a reload named is read
 // here.
 func (d *daemon) unlockVault(ctx context.Context) error {
-	var passphrase cred.Secret
-	if path := d.conf().PassphraseFile; d.conf().Keystore == "passphrase" && path != "" && path != d.opt.Settings.PassphraseFile {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("cannot read the passphrase file: %w", err)
-		}
-		passphrase = cred.SecretBytes(bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r")))
-		clear(b)
+	passphrase, err := d.filedPassphrase()
+	if err != nil {
+		return err
 	}
 	return d.vault.Unlock(ctx, passphrase)
+}
+
+// filedPassphrase is what the passphrase file of settings that were read since
+// the start holds; none where the vault itself knows the file.
+func (d *daemon) filedPassphrase() (cred.Secret, error) {
+	path := d.conf().PassphraseFile
+	if d.conf().Keystore != "passphrase" || path == "" || path == d.opt.Settings.PassphraseFile {
+		return cred.Secret{}, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return cred.Secret{}, fmt.Errorf("cannot read the passphrase file: %w", err)
+	}
+	defer clear(b)
+	return cred.SecretBytes(bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))), nil
 }
 
 // unlocked brings in what the vault holds, after each unlock.

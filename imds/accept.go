@@ -30,7 +30,10 @@ func (a *acceptor) next() (*conn, error) {
 			continue
 		}
 		pause = 0
-		c := &conn{Conn: nc, server: a.server}
+		c := &conn{Conn: nc, raw: nc, server: a.server}
+		if a.server.live.Load().Certificate != nil {
+			c.secure()
+		}
 		a.server.identifyPeer(c)
 		if a.server.limits.admit(c, time.Now()) {
 			return c, nil
@@ -69,9 +72,11 @@ func (s *Server) turnAway(c *conn) {
 	now := time.Now()
 	f := unavailable("too many requests at once", "too many connections of this user")
 	s.log.refused(f, c.caller, now)
-	_ = c.Conn.SetDeadline(now.Add(time.Millisecond))
-	_, _ = c.Conn.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
-	_ = c.Conn.Close()
+	if c.wire == nil { // else there is no saying so before a handshake
+		_ = c.raw.SetDeadline(now.Add(time.Millisecond))
+		_, _ = c.raw.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
+	}
+	_ = c.raw.Close()
 }
 
 // identifyPeer asks the kernel who is at the other end, once for a
@@ -79,7 +84,7 @@ func (s *Server) turnAway(c *conn) {
 // stack is there already, where a new connection's would have to grow, and
 // the caller must be known before the connection may cost anything.
 func (s *Server) identifyPeer(c *conn) {
-	caller, err := s.identify(c.Conn)
+	caller, err := s.identify(c.raw)
 	if err == nil && !caller.Identified() {
 		err = peer.ErrUnidentified
 	}

@@ -72,6 +72,9 @@ func (s *Server) attend(c *conn) {
 		}
 	}()
 	c.plain.Store(true)
+	if c.wire != nil && !s.handshake(c) {
+		return
+	}
 	p := s.plains.Get().(*plain)
 	defer s.plains.Put(p)
 	defer p.forget()
@@ -84,6 +87,11 @@ func (s *Server) attend(c *conn) {
 		c.heard.Store(true)
 		switch s.converse(c, p, p.in[:n]) {
 		case notPlain:
+			if c.wire == nil && isTLS(p.in) {
+				s.log.handshake("TLS, and this endpoint has no certificate", c, time.Now())
+				c.refuseRaw("this endpoint speaks plain http")
+				return
+			}
 			c.given = bytes.Clone(p.in[:n])
 		case answeredLast:
 			return

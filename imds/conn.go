@@ -1,6 +1,7 @@
 package imds
 
 import (
+	"crypto/tls"
 	"net"
 	"os"
 	"sync"
@@ -20,7 +21,9 @@ import (
 // leaves. That read begins when somebody waits for the answer, and not before:
 // an answer that is ready is sooner written than the read begun and ended.
 type conn struct {
-	net.Conn
+	net.Conn           // what requests are read from: the socket, or TLS on it
+	raw       net.Conn // the socket
+	wire      *wire    // that of a TLS connection, nil for a plain one
 	server    *Server
 	spoke     atomic.Bool // a request was read from it
 	busy      atomic.Bool // a request is being judged or answered
@@ -153,7 +156,7 @@ func (c *conn) evict() {
 		close(c.gone)
 	}
 	c.mu.Unlock()
-	_ = c.Conn.Close()
+	_ = c.raw.Close() // TLS would say goodbye first, to who may not read it
 }
 
 // eviction is closed when the connection is evicted.
@@ -176,6 +179,9 @@ func (c *conn) Close() error {
 		c.rest.Signal()
 	}
 	c.mu.Unlock()
+	if c.wire != nil {
+		c.wire.ending.Store(true)
+	}
 	return c.Conn.Close()
 }
 
@@ -244,10 +250,22 @@ func (c *conn) SetDeadline(t time.Time) error {
 // CloseWrite ends our half. net/http does so, and waits a moment, before it
 // closes on a client that is still writing: a reset would overtake the answer.
 func (c *conn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+	c.spare.Store(true) // what is left is a courtesy
+	if s, ok := c.Conn.(*tls.Conn); ok {
+		c.wire.ending.Store(true)
+		_ = s.CloseWrite() // says so inside TLS, and not to the kernel
+	}
+	if half, ok := c.raw.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return nil
+}
+
+// setReading says whether we wait for the client. At most one does at a time.
+func (c *conn) setReading(r bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reading = r
 }
 
 // applyRead sets the deadline that was noted; c.mu is held.

@@ -30,6 +30,8 @@ type ContainerConfig struct {
 	// RoleARN is the role of a profile for the RoleArn member; nil, or "",
 	// takes it from the credentials.
 	RoleARN func(profile string) string
+	// Certificate makes the server speak TLS: see Live.
+	Certificate *Certificate
 	// AllowUnidentified lets callers in whom the kernel would not name, to
 	// use grants that are anybody's.
 	AllowUnidentified bool
@@ -74,7 +76,7 @@ func NewContainer(cfg ContainerConfig) *Server {
 		limits:   cfg.Limits,
 	}
 	s.init(cfg.Log)
-	s.Configure(Live{Hosts: cfg.Hosts, AllowUnidentified: cfg.AllowUnidentified})
+	s.Configure(Live{Hosts: cfg.Hosts, AllowUnidentified: cfg.AllowUnidentified, Certificate: cfg.Certificate})
 	c := &container{Server: s, grants: cfg.Grants, rules: cfg.Check, roleARN: cfg.RoleARN}
 	s.routes = compile(c.table(), false)
 	s.authorize = c.authorize
@@ -132,7 +134,6 @@ func (c *container) authorize(x *exchange, need accessKind) *fault {
 }
 
 func (c *container) byToken(x *exchange) *fault {
-	x.profile = x.param
 	x.profile = x.param
 	if !slices.Contains(x.grant.Profiles, x.param) {
 		return forbidden("the profile is not in the grant")

@@ -65,7 +65,9 @@ func (s *Server) serve(c *conn, w http.ResponseWriter, r *http.Request) {
 	if pipelined {
 		// No AWS client does this. One that sends thousands of requests at
 		// once must not keep the processor from the others: such requests
-		// are answered one at a time.
+		// are answered one at a time, and with a pause, in which Go looks
+		// for new connections (while there is work it does so every ten
+		// milliseconds only).
 		c.spare.Store(true)
 		select {
 		case s.limits.inLine <- struct{}{}:
@@ -73,7 +75,10 @@ func (s *Server) serve(c *conn, w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler) // net/http then does not wait for the client to read the answer
 		}
 		c.spare.Store(false)
-		defer func() { <-s.limits.inLine }()
+		defer func() {
+			time.Sleep(pausePipelined)
+			<-s.limits.inLine
+		}()
 	}
 	x := &c.x
 	*x = exchange{s: s, live: s.live.Load(), w: w, r: r, conn: c, now: time.Now()}
@@ -169,6 +174,11 @@ func parsed(r *http.Request) *fault {
 // pass is the guard: the request's target, Host and headers, and who sent it.
 func (s *Server) pass(x *exchange) *fault {
 	r := x.r
+	if (x.conn.wire != nil) != (x.live.Certificate != nil) {
+		f := forbidden("the endpoint has changed between http and https")
+		f.close = true
+		return f
+	}
 	if r.RequestURI == "" || r.RequestURI[0] != '/' && r.RequestURI != "*" {
 		return forbidden("a target in absolute or authority form")
 	}

@@ -14,8 +14,9 @@ type guard struct {
 	exact    []string // Host values as clients write them, compared first
 	names    []string // lower case, without port
 	ips      []netip.Addr
-	wildcard bool   // the listener has no address of its own: the connection's counts
-	port     string // "" on a listener without ports
+	covers   func(host string) bool // by a certificate's wildcard; nil for none
+	wildcard bool                   // the listener has no address of its own: the connection's counts
+	port     string                 // "" on a listener without ports
 }
 
 // newGuard makes the guard of a listener. hosts are further names or
@@ -28,6 +29,24 @@ func newGuard(listen net.Addr, hosts []string) *guard {
 		g.add(host)
 	}
 	g.exact = append(g.exact, "localhost", "localhost:"+g.port)
+	for _, h := range hosts {
+		g.add(h)
+	}
+	return g
+}
+
+// newSecureGuard makes the guard of a listener that speaks TLS: whoever checked
+// the certificate came by one of its names.
+func newSecureGuard(listen net.Addr, hosts []string, c *Certificate) *guard {
+	g := &guard{covers: c.Covers}
+	if _, port, err := net.SplitHostPort(listen.String()); err == nil {
+		g.port = port
+	}
+	for _, name := range c.Names() {
+		if !strings.Contains(name, "*") {
+			g.add(name)
+		}
+	}
 	for _, h := range hosts {
 		g.add(h)
 	}
@@ -110,7 +129,7 @@ func (g *guard) otherwise(host string, c net.Conn) bool {
 			return true
 		}
 	}
-	return false
+	return g.covers != nil && g.covers(name)
 }
 
 // suffix judges what follows the host part.

@@ -1,6 +1,8 @@
 package imds
 
 import (
+	"net"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -11,6 +13,7 @@ const (
 	maxConnections = 2048
 	maxLooks       = 64 // connections found busy, before the search is given up
 	maxIdleUsers   = 256
+	pausePipelined = 50 * time.Microsecond // after each request that is answered while more of its connection wait
 	stalledAfter   = 50 * time.Millisecond // an answer fits into what the kernel keeps: who lets that fill up counts as idle
 )
 
@@ -23,23 +26,30 @@ const (
 // locks out nobody, not even its own user's other programs. Connections on
 // which a request is being answered are left alone, up to three quarters of
 // all; beyond that the user is answered 503. Those whom the kernel does not
-// name count as one user.
+// name count as one user, among whom whoever connects from the same address as
+// most others loses first: of the containers on a bridge, the one that floods.
 type Limits struct {
 	idle int // connections of one user, beyond which silent ones are closed
 	busy int // connections of one user, beyond which none is taken
 	all  int // connections of everybody
 
-	inLine chan struct{} // holds one while a pipelined request is answered
+	inLine     chan struct{} // holds one while a pipelined request is answered
+	handshakes chan struct{} // holds one for each handshake that is being computed
 
-	mu    sync.Mutex // guards what follows, and the links between connections
-	users map[string]*holder
-	count int
+	mu        sync.Mutex // guards what follows, and the links between connections
+	users     map[string]*holder
+	strangers map[string]*holder // those whom the kernel does not name, by address; together they are one user
+	unnamed   int                // connections of all strangers
+	count     int
 }
 
-// holder is one user's connections, those heard of longest ago first.
+// holder is one user's connections, or those from one address, those heard of
+// longest ago first.
 type holder struct {
 	first, last *conn
 	count       int
+	address     string // of strangers
+	stranger    bool
 }
 
 // NewLimits returns the Limits that fit this process: fewer connections where
@@ -54,23 +64,24 @@ func NewLimits() *Limits {
 
 func newLimits(all int) *Limits {
 	all = max(all, 8)
-	return &Limits{idle: all / 2, busy: all * 3 / 4, all: all, users: map[string]*holder{}, inLine: make(chan struct{}, 1)}
+	return &Limits{idle: all / 2, busy: all * 3 / 4, all: all, users: map[string]*holder{}, strangers: map[string]*holder{},
+		inLine: make(chan struct{}, 1), handshakes: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 }
 
 // admit counts c, whose caller is known, and reports whether it may be
 // served. It may close another connection for it.
 func (l *Limits) admit(c *conn, now time.Time) bool {
 	l.mu.Lock()
-	u := l.users[c.caller.UID]
-	if u == nil {
-		u = &holder{}
-		l.users[c.caller.UID] = u
-	}
+	u := l.holder(c)
 	ok := true
 	var victim *conn
-	if u.count >= l.idle {
+	switch {
+	case !u.stranger && u.count >= l.idle:
 		victim = l.silent(u, now)
 		ok = victim != nil || u.count < l.busy
+	case u.stranger && l.unnamed >= l.idle:
+		victim = l.silent(most(l.strangers), now)
+		ok = victim != nil || l.unnamed < l.busy
 	}
 	if ok && victim == nil && l.count >= l.all {
 		victim = l.silent(l.largest(), now)
@@ -82,6 +93,10 @@ func (l *Limits) admit(c *conn, now time.Time) bool {
 	if ok {
 		l.count++
 		u.count++
+		if u.stranger {
+			l.strangers[u.address] = u // it may have lost its last one just now
+			l.unnamed++
+		}
 		c.holder = u
 		u.push(c)
 	}
@@ -90,6 +105,32 @@ func (l *Limits) admit(c *conn, now time.Time) bool {
 		victim.evict()
 	}
 	return ok
+}
+
+// holder is whom c counts as; l.mu is held.
+func (l *Limits) holder(c *conn) *holder {
+	if c.caller.UID == "" {
+		address := c.address()
+		u := l.strangers[address]
+		if u == nil {
+			u = &holder{address: address, stranger: true}
+		}
+		return u
+	}
+	u := l.users[c.caller.UID]
+	if u == nil {
+		u = &holder{}
+		l.users[c.caller.UID] = u
+	}
+	return u
+}
+
+// address is where the other end is, "" where that is no network.
+func (c *conn) address() string {
+	if a, ok := c.raw.RemoteAddr().(*net.TCPAddr); ok {
+		return a.IP.String()
+	}
+	return ""
 }
 
 // remove uncounts c, which is closed.
@@ -121,15 +162,27 @@ func (l *Limits) shed(n int, now time.Time) {
 	}
 }
 
-// largest is the user with most connections, nil for none; l.mu is held.
+// largest is the user with most connections, nil for none; if that is the
+// strangers, the address with most of theirs. l.mu is held.
 func (l *Limits) largest() *holder {
-	var most *holder
-	for _, u := range l.users {
-		if most == nil || u.count > most.count {
-			most = u
+	u := most(l.users)
+	if u == nil || l.unnamed > u.count {
+		if s := most(l.strangers); s != nil {
+			return s
 		}
 	}
-	return most
+	return u
+}
+
+// most is who has most connections, nil for nobody.
+func most(all map[string]*holder) *holder {
+	var found *holder
+	for _, u := range all {
+		if found == nil || u.count > found.count {
+			found = u
+		}
+	}
+	return found
 }
 
 // silent finds the connection of u that has been silent longest, nil if none
@@ -165,6 +218,13 @@ func (l *Limits) unlink(c *conn) {
 	u.cut(c)
 	u.count--
 	l.count--
+	if u.stranger {
+		l.unnamed--
+		if u.count == 0 {
+			delete(l.strangers, u.address)
+		}
+		return
+	}
 	if u.count == 0 && len(l.users) > maxIdleUsers {
 		for uid, other := range l.users { // as rare as so many users are
 			if other.count == 0 {
@@ -179,10 +239,12 @@ func (l *Limits) of(s *Server) []*conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var all []*conn
-	for _, u := range l.users {
-		for c := u.first; c != nil; c = c.newer {
-			if c.server == s {
-				all = append(all, c)
+	for _, holders := range []map[string]*holder{l.users, l.strangers} {
+		for _, u := range holders {
+			for c := u.first; c != nil; c = c.newer {
+				if c.server == s {
+					all = append(all, c)
+				}
 			}
 		}
 	}
@@ -224,5 +286,5 @@ func (c *conn) waits(now time.Time) bool {
 	if stalled || c.spare.Load() {
 		return true
 	}
-	return reading && !c.busy.Load() && !c.answering.Load() && !unread(c.Conn)
+	return reading && !c.busy.Load() && !c.answering.Load() && !unread(c.raw)
 }

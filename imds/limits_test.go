@@ -225,7 +225,7 @@ func TestLimitUsers(t *testing.T) {
 	l := newLimits(8)
 	for i := range 10 * maxIdleUsers {
 		here, there := net.Pipe()
-		c := &conn{Conn: there, caller: peer.Caller{UID: fmt.Sprint(i)}}
+		c := &conn{Conn: there, raw: there, caller: peer.Caller{UID: fmt.Sprint(i)}}
 		if !l.admit(c, time.Now()) {
 			t.Fatal("refused")
 		}
@@ -235,6 +235,52 @@ func TestLimitUsers(t *testing.T) {
 	}
 	if len(l.users) > maxIdleUsers+1 || l.count != 0 {
 		t.Errorf("%d users, %d connections", len(l.users), l.count)
+	}
+}
+
+// fromAddress is a connection of a stranger.
+type fromAddress struct {
+	net.Conn
+	ip string
+}
+
+func (f fromAddress) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(f.ip), Port: 1} }
+
+// TestLimitStrangers: among those whom the kernel does not name the address
+// with most connections loses one first, and all of them together lose no
+// user's; no address is remembered for ever.
+func TestLimitStrangers(t *testing.T) {
+	t.Parallel()
+	l := newLimits(16) // eight of strangers
+	var all []*conn
+	come := func(ip, uid string) *conn {
+		_, there := net.Pipe()
+		f := fromAddress{there, ip}
+		c := &conn{Conn: f, raw: f, caller: peer.Caller{UID: uid}, reading: true}
+		if !l.admit(c, time.Now()) {
+			t.Fatalf("%s, %q: refused", ip, uid)
+		}
+		all = append(all, c)
+		return c
+	}
+	quiet, own := come("10.0.0.2", ""), come("127.0.0.1", "1000")
+	for range 7 {
+		come("10.0.0.3", "")
+	}
+	for i := range 20 {
+		come("10.0.0.3", "")
+		if late := come(fmt.Sprintf("10.0.1.%d", i%3), ""); late.evicted || quiet.evicted || own.evicted {
+			t.Fatalf("after %d: the new one is closed: %v, a quiet container's: %v, a user's: %v", i, late.evicted, quiet.evicted, own.evicted)
+		}
+		if l.unnamed != 8 {
+			t.Fatalf("strangers have %d connections", l.unnamed)
+		}
+	}
+	for _, c := range all {
+		l.remove(c)
+	}
+	if len(l.strangers) != 0 || l.unnamed != 0 || l.count != 0 {
+		t.Errorf("%d addresses, %d connections of strangers, %d in all", len(l.strangers), l.unnamed, l.count)
 	}
 }
 
@@ -317,7 +363,7 @@ func TestUnread(t *testing.T) {
 	if _, err := io.WriteString(k, "GET"); err != nil || !within(true) {
 		t.Errorf("what was sent is not seen; %v", err)
 	}
-	own := &conn{Conn: c, reading: true}
+	own := &conn{Conn: c, raw: c, reading: true}
 	if own.waits(time.Now()) {
 		t.Error("a connection with a request unread may be closed")
 	}

@@ -109,6 +109,21 @@ func (n *notices) refused(f *fault, c peer.Caller, now time.Time) {
 	n.log.WithFields(fields).Info("request refused")
 }
 
+// handshake logs why a connection did not come about: mostly a client that
+// was not told of the authority, or calls us by another name.
+func (n *notices) handshake(why string, c *conn, now time.Time) {
+	from := c.caller.UID
+	if from == "" {
+		from = c.address()
+	}
+	if len(why) > 2*maxPathLog {
+		why = why[:2*maxPathLog]
+	}
+	if n.first(refusalKey{reason: "handshake", uid: from}, now) {
+		n.log.WithFields(logrus.Fields{logging.Reason: why, logging.Caller: from}).Info("connection refused")
+	}
+}
+
 // exhausted logs why no connection can be accepted now.
 func (n *notices) exhausted(err error, now time.Time) {
 	if n.first(refusalKey{reason: "exhausted"}, now) {

@@ -154,7 +154,7 @@ func (c *conn) answerAgain() bool {
 	clear(b)
 	c.out = b
 	if err != nil {
-		_ = c.Conn.Close() // the next Read says so
+		_ = c.raw.Close() // the next Read says so
 	}
 	c.stayIdle(now)
 	return true

@@ -2,6 +2,7 @@ package imds
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log"
 	"net"
@@ -66,7 +67,8 @@ type Server struct {
 	repeated      atomic.Uint64 // answers, for tests
 	draining      atomic.Bool   // no answer is repeated any more
 	limits        *Limits       // has the list of connections
-	plains        sync.Pool     // of *plain
+	tls           *tls.Config
+	plains        sync.Pool // of *plain
 	date          atomic.Pointer[day]
 	handed        *handed
 	fresh         chan *conn    // for goroutines that rest
@@ -89,6 +91,7 @@ func (s *Server) init(log *logrus.Entry) {
 	s.closeListener = sync.OnceValue(s.listener.Close)
 	s.handed = newHanded(s.listener.Addr())
 	s.fresh, s.ended = make(chan *conn), make(chan struct{})
+	s.tls = s.tlsConfig()
 	s.log = newNotices(log, s)
 }
 

@@ -49,7 +49,7 @@ func (c *conn) oneHop() error {
 	}
 	// An IPv4 connection of a socket for both families is sent as IPv4.
 	ip, _ := netip.AddrFromSlice(local.IP)
-	if err := setHops(c.Conn, ip.Unmap().Is6(), 1); err != nil {
+	if err := setHops(c.raw, ip.Unmap().Is6(), 1); err != nil {
 		return err
 	}
 	c.near = true

@@ -3,9 +3,12 @@ package profiles
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 )
+
+const sep = string(os.PathSeparator)
 
 // explainWorld has one of everything that explain shows.
 var explainWorld = world{
@@ -82,7 +85,7 @@ func TestExplainJSON(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want = strings.NewReplacer("DIR", dir, "ROLE", testRole, "MFA", testMFA, `"ID"`, `"`+testID+`"`).Replace(want)
+			want = strings.NewReplacer("DIR/", strings.ReplaceAll(dir+sep, `\`, `\\`), "ROLE", testRole, "MFA", testMFA, `"ID"`, `"`+testID+`"`).Replace(want)
 			var compact bytes.Buffer
 			if err := json.Compact(&compact, []byte(want)); err != nil {
 				t.Fatal(err)
@@ -145,7 +148,7 @@ error
 	} {
 		var b bytes.Buffer
 		mustResolve(t, s, byFlag(name)).Explain().Text(&b, Style{})
-		if want = strings.ReplaceAll(want, "DIR", dir); b.String() != want {
+		if want = strings.ReplaceAll(want, "DIR/", dir+sep); b.String() != want {
 			t.Errorf("text is\n%s\nwant\n%s", b.String(), want)
 		}
 	}

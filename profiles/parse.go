@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 )
@@ -129,7 +128,7 @@ func readText(path string) (string, error) {
 		return "", errors.New("it is a directory")
 	}
 	if !info.Mode().IsRegular() {
-		if filepath.Clean(path) == os.DevNull {
+		if isNull(path) {
 			return "", nil
 		}
 		return "", errors.New("it is not a regular file")

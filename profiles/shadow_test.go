@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -113,8 +115,8 @@ func TestShadowDiffers(t *testing.T) {
 	var b bytes.Buffer
 	r.Text(&b, Style{Bad: func(s string) string { return "<" + s + ">" }})
 	for _, want := range []string{
-		"AWS SDK for Go v2 (Terraform, kubectl)  <no credentials>\n  it asks nobody for an MFA code: a program has to bring a token provider  " + dir + "/config:4 [profile same]\n",
-		"botocore (boto3, AWS CLI v1)\n  static-keys " + testID + "  " + dir + "/config:6 [profile user]\n  └─ assume-role " + testRole + "  " + dir + "/config:2 [profile same]\n  note: mfa_serial (" + dir + "/config:4): the code is asked for",
+		"AWS SDK for Go v2 (Terraform, kubectl)  <no credentials>\n  it asks nobody for an MFA code: a program has to bring a token provider  " + dir + sep + "config:4 [profile same]\n",
+		"botocore (boto3, AWS CLI v1)\n  static-keys " + testID + "  " + dir + sep + "config:6 [profile user]\n  └─ assume-role " + testRole + "  " + dir + sep + "config:2 [profile same]\n  note: mfa_serial (" + dir + sep + "config:4): the code is asked for",
 		"AWS SDK for Rust\n",
 	} {
 		if !strings.Contains(b.String(), want) {
@@ -154,7 +156,7 @@ func TestPlainKeys(t *testing.T) {
 	}.load(t)
 	var got []string
 	for _, k := range s.PlainKeys() {
-		got = append(got, fmt.Sprintf("%s %s %s:%d", k.Profile, k.AccessKeyID, strings.TrimPrefix(k.Origin.File, dir), k.Origin.Line))
+		got = append(got, fmt.Sprintf("%s %s %s:%d", k.Profile, k.AccessKeyID, filepath.ToSlash(strings.TrimPrefix(k.Origin.File, dir)), k.Origin.Line))
 	}
 	if want := []string{"a AKIAC /credentials:2", "a " + testID + " /config:2"}; !slices.Equal(got, want) {
 		t.Errorf("plain keys: %q, want %q", got, want)
@@ -164,10 +166,14 @@ func TestPlainKeys(t *testing.T) {
 func TestProcessLine(t *testing.T) {
 	s, dir := world{config: "[profile a]\n" + shadowProcess + "[profile b]\ncredential_process = env X=1 /opt/aws-vault exec b\n[profile c]\n", keyfob: "[profile c]\n" + shadowProcess}.load(t)
 	a, ok := s.ProcessLine("a")
-	if !ok || !a.Keyfob || a.Program != "/bin/keyfob" || a.Origin.File != dir+"/config" || a.Origin.Line != 2 {
+	if !ok || !a.Keyfob || a.Program != "/bin/keyfob" || a.Origin.File != dir+sep+"config" || a.Origin.Line != 2 {
 		t.Errorf("a: %+v, %v", a, ok)
 	}
-	if b, ok := s.ProcessLine("b"); !ok || b.Keyfob || b.Program != "/opt/aws-vault" {
+	want := "/opt/aws-vault"
+	if runtime.GOOS == "windows" { // its shell knows no env
+		want = "env"
+	}
+	if b, ok := s.ProcessLine("b"); !ok || b.Keyfob || b.Program != want {
 		t.Errorf("b: %+v, %v", b, ok)
 	}
 	if c, ok := s.ProcessLine("c"); ok {

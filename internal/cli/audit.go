@@ -11,6 +11,9 @@ import (
 	"keyfob/internal/control"
 )
 
+// auditEvents are what --event takes.
+var auditEvents = []string{"handout", "refusal"}
+
 // auditEntry is what people are shown of an entry (CONTRACT.md §8).
 type auditEntry struct {
 	Time        string `json:"time"`
@@ -84,10 +87,10 @@ func (a *app) auditPage(p control.AuditParams, page *control.AuditResult) error 
 func (a *app) auditParams(now time.Time) (p control.AuditParams, err error) {
 	o := a.opts
 	p = control.AuditParams{Profile: a.flags.Profile, Program: o.program, AccessKeyID: o.accessKeyID, Event: o.event, Limit: o.limit}
-	switch o.event {
-	case "", "handout", "refusal":
-	default:
-		return p, usage(fmt.Sprintf("cannot use --event %q", o.event), "--event handout or --event refusal")
+	if o.event != "" {
+		if err := amongWords("--event", o.event, auditEvents); err != nil {
+			return p, err
+		}
 	}
 	if o.limit < 0 {
 		return p, usage("cannot use a --limit below 0", "")

@@ -93,14 +93,18 @@ func (a *app) candidates(before []string, typed string) []candidate {
 			}
 		}
 	}
+	name := ""
+	if cmd != nil {
+		name = cmd.name
+	}
 	switch {
 	case wants != "":
-		return a.values(wants)
+		return a.values(name, wants)
 	case strings.HasPrefix(typed, "--") && strings.Contains(typed, "="):
-		name, _, _ := strings.Cut(typed[2:], "=")
-		values := a.values(name)
+		flag, _, _ := strings.Cut(typed[2:], "=")
+		values := a.values(name, flag)
 		for i := range values {
-			values[i].word = "--" + name + "=" + values[i].word
+			values[i].word = "--" + flag + "=" + values[i].word
 		}
 		return values
 	case strings.HasPrefix(typed, "-"):
@@ -125,25 +129,43 @@ func flagNames(fs *flag.FlagSet) []candidate {
 	return names
 }
 
-// values are what a flag takes, where that is a list.
-func (a *app) values(flag string) []candidate {
+// values are what a flag of the command takes, where that is a list.
+func (a *app) values(command, flag string) []candidate {
 	switch flag {
-	case "profile":
+	case "profile", "source-profile":
 		return a.profileNames()
+	case "kind":
+		return kindNames()
+	case "from":
+		return []candidate{{fromCredentials, "the AWS credentials file"}, {fromVault, "aws-vault's keyrings"}, {fromCSV, "a CSV file of the console"}, {fromEnv, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"}}
+	case "backend":
+		return candidates(foreignBackends...)
+	case "credential-source":
+		return candidates(credentialSources...)
+	case "mfa-serial":
+		return append(a.deviceNames(), candidate{none, "ask for no code"})
+	case "certificate", "private-key":
+		if command == "configure" {
+			return a.vaultCertificates()
+		}
 	case "shell":
 		return candidates(shells...)
 	case "interactive":
 		return candidates("auto", "never", "always")
 	case "event":
-		return candidates("handout", "refusal")
+		return candidates(auditEvents...)
 	case "keystore":
 		return candidates(settings.Backends...)
 	case "log-level":
-		return candidates("debug", "info", "warn", "error")
+		return candidates("trace", "debug", "info", "warn", "error")
 	case "log-format":
 		return candidates("text", "json")
 	case "expires", "due":
 		return candidates("1d", "7d", "30d", "90d")
+	case "since", "until":
+		return candidates("1h", "1d", "7d")
+	case "duration":
+		return candidates("1h", "4h", "12h")
 	}
 	return nil
 }
@@ -165,7 +187,11 @@ func (a *app) arguments(all []*command, cmd *command, before []string, given int
 		}
 		return nextWords(all, before[len(before)-1])
 	case "service":
-		return candidates("install", "uninstall", "start", "stop", "restart", "status", "logs")
+		return one(func() []candidate {
+			return candidates("install", "uninstall", "start", "stop", "restart", "status", "logs")
+		})
+	case "link-local":
+		return one(func() []candidate { return candidates("enable", "disable", "status") })
 	case "grant remove":
 		return a.grantIDs()
 	case "answer":
@@ -245,6 +271,16 @@ func (a *app) questionIDs() (names []candidate) {
 	if a.askQuickly(control.MethodStatus, &r) {
 		for _, i := range r.Interactions {
 			names = append(names, candidate{i.ID, strings.TrimSpace(i.Kind + " for " + i.Profile + " " + i.Program)})
+		}
+	}
+	return names
+}
+
+// vaultCertificates are the certificates as a profile names them.
+func (a *app) vaultCertificates() (names []candidate) {
+	for _, c := range a.certificateNames() {
+		if !strings.ContainsAny(c.word, `/\:`) {
+			names = append(names, candidate{"vault:" + c.word, c.told})
 		}
 	}
 	return names

@@ -83,7 +83,7 @@ func (a *app) certificateAdd(in invocation) int {
 		return a.printJSON(r)
 	}
 	code := a.print(oneLine(fmt.Sprintf("added %s: %s, until %s", p.Name, r.Subject, r.NotAfter)) + "\n")
-	a.hint("roles_anywhere_certificate = vault:" + p.Name)
+	a.advise("roles_anywhere_certificate = vault:" + p.Name)
 	return code
 }
 
@@ -205,17 +205,8 @@ func (a *app) certificateRemove(in invocation) int {
 		}
 		text = "the passphrase of " + p.Where
 	}
-	if !a.opts.yes {
-		if !a.canAsk() {
-			return a.fail(what, usage("cannot remove "+text+": nobody can be asked", "keyfob certificate remove "+arg+" --yes"))
-		}
-		ok, err := askYes("Remove "+oneLine(text)+" from the vault?", false)
-		if err == nil && !ok {
-			err = failure("cannot remove "+text+": you said no", "")
-		}
-		if err != nil {
-			return a.fail(what, err)
-		}
+	if err := a.confirm("Remove "+text+" from the vault?", "cannot remove "+text, "keyfob certificate remove "+quoted(arg)+" --yes"); err != nil {
+		return a.fail(what, err)
 	}
 	return a.plainCall(what, control.MethodCertificateRemove, p, "removed "+oneLine(text), control.CertificateEntry{Name: p.Name, Where: p.Where})
 }

@@ -124,7 +124,7 @@ func TestDependencies(t *testing.T) {
 	}
 	for _, dep := range deps {
 		if rest, ok := strings.CutPrefix(dep, "keyfob/"); ok &&
-			!slices.Contains([]string{"cmd/keyfob", "internal/cli", "internal/control", "internal/hot", "internal/hot/early", "internal/settings", "internal/setup", "internal/watch", "profiles"}, rest) {
+			!slices.Contains([]string{"cmd/keyfob", "internal/atomicfile", "internal/cli", "internal/control", "internal/hot", "internal/hot/early", "internal/settings", "internal/setup", "internal/watch", "profiles"}, rest) {
 			t.Errorf("keyfob depends on %s", dep)
 		}
 	}
@@ -192,6 +192,9 @@ func TestShellQuoting(t *testing.T) {
 		for _, value := range hostile {
 			dir := t.TempDir()
 			text, err := print([]variable{{"X", value}, {"Y", ""}})
+			if err != nil && shell == "pwsh" && strings.ContainsAny(value, "\r\n") {
+				continue // it is refused
+			}
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,7 +11,7 @@ import (
 // options are the flags of the commands; each command registers those that
 // it has.
 type options struct {
-	quiet, verbose, shadow, all, validate, offline            bool
+	quiet, verbose, noStart, shadow, all, validate, offline   bool
 	json, yes, force, allowRoot, keepFiles, anyUser, relative bool
 	device, remote, qr, watch                                 bool
 	region, roleARN, shell, note, tokenFile, assertionFile    string
@@ -171,9 +171,10 @@ func commands() []*command {
 		{name: "reload", short: "have the daemon read its files again", flags: jsonFlag, run: (*app).reload},
 		{name: "stop", short: "end the daemon", flags: jsonFlag, run: (*app).stop},
 		{name: "service", args: "install|uninstall|start|stop|restart|status|logs", max: -1, passes: true, short: "run keyfobd as a service: yours, or the machine's with --system",
-			run: (*app).service},
+			long:  "It is keyfobd that does it. The general flags that say where a daemon's things are go into the service that is\ninstalled; everything else stands in its settings file.",
+			flags: serviceFlags, run: (*app).service},
 		{name: "link-local", args: "enable|disable|status", max: -1, passes: true, short: "have 169.254.169.254, where SDKs look without being told, on this machine",
-			run: (*app).linkLocal},
+			flags: linkLocalFlags, run: (*app).linkLocal},
 		{name: "completion", args: "SHELL", min: 1, max: 1, short: "print a completion script for bash, zsh, fish or powershell", run: (*app).completion},
 		{name: "version", short: "print the version", flags: jsonFlag, run: (*app).printVersion},
 		{name: "help", args: "[COMMAND]", max: 2, short: "explain a command", run: (*app).help},
@@ -200,6 +201,7 @@ func (a *app) flagSet(cmd *command) *flag.FlagSet {
 	fs.StringVar(&f.Interactive, "interactive", f.Interactive, "may it ask: `auto`, never or always")
 	fs.StringVar(&f.LogLevel, "log-level", f.LogLevel, "log `level` of a daemon that is started")
 	fs.StringVar(&f.LogFormat, "log-format", f.LogFormat, "log `format` of a daemon that is started")
+	fs.BoolVar(&a.opts.noStart, "no-start", a.opts.noStart, "start no daemon: fail where none runs")
 	fs.BoolVar(&a.opts.quiet, "quiet", a.opts.quiet, "no notices: results and errors alone")
 	fs.BoolVar(&a.opts.verbose, "verbose", a.opts.verbose, "say which settings, socket and daemon are used, and how long it takes")
 	if cmd != nil && cmd.flags != nil {
@@ -235,6 +237,9 @@ func (a *app) parse(args []string) (in invocation, err error) {
 		switch {
 		case in.cmd != nil && in.cmd.passes:
 			in.rest = args[i:]
+			if !in.cmd.hidden && slices.ContainsFunc(in.rest, func(s string) bool { return s == "-h" || s == "--help" }) {
+				return in, errHelp
+			}
 			return in, nil
 		case arg == "--":
 			if in.cmd == nil {

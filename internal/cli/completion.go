@@ -26,7 +26,7 @@ func (a *app) completion(in invocation) int {
 
 const bashCompletion = `# bash completion for keyfob: eval "$(keyfob completion bash)"
 _keyfob() {
-    local line="${COMP_LINE:0:COMP_POINT}" cur kept="" found i
+    local line="${COMP_LINE:0:COMP_POINT}" cur kept="" found quoted i
     local -a words
     read -ra words <<<"$line"
     if [[ $line == *[[:space:]] ]]; then
@@ -47,8 +47,10 @@ _keyfob() {
     if [[ $cur == *[:=]* && $COMP_WORDBREAKS == *:* ]]; then
         kept="${cur%"${cur##*[:=]}"}"
     fi
+    # Readline inserts words as they are: what a shell would act on is quoted.
     while IFS= read -r found; do
-        COMPREPLY+=("${found#"$kept"}")
+        printf -v quoted %q "${found#"$kept"}"
+        COMPREPLY+=("$quoted")
     done < <(keyfob __complete "${words[@]:1}" 2>/dev/null)
     if [[ ${#COMPREPLY[@]} -eq 0 ]]; then
         type compopt >/dev/null 2>&1 && compopt -o default
@@ -104,12 +106,19 @@ complete -c keyfob -f -a '(__keyfob_complete)'
 const powershellCompletion = `# PowerShell completion for keyfob: keyfob completion powershell | Out-String | Invoke-Expression
 Register-ArgumentCompleter -Native -CommandName keyfob -ScriptBlock {
     param($wordToComplete, $commandAst, $cursorPosition)
-    $words = @($commandAst.CommandElements | Select-Object -Skip 1 | ForEach-Object { $_.ToString() })
+    $words = @($commandAst.CommandElements | Where-Object { $_.Extent.StartOffset -lt $cursorPosition } | Select-Object -Skip 1 | ForEach-Object {
+        if ($_ -is [System.Management.Automation.Language.StringConstantExpressionAst]) { $_.Value } else { $_.ToString() }
+    })
     if ($wordToComplete -eq '') { $words += '""' }
+    if ($words.Count -gt 1 -and $words[0..($words.Count - 2)] -contains '--') { return }
     keyfob __describe @words 2>$null | ForEach-Object {
         $name, $told = $_ -split [char]9, 2
         if (-not $told) { $told = $name }
-        [System.Management.Automation.CompletionResult]::new($name, $name, 'ParameterValue', $told)
+        $text = $name
+        if ($name -notmatch '^[A-Za-z0-9_./:=+-]+$') {
+            $text = "'" + [System.Management.Automation.Language.CodeGeneration]::EscapeSingleQuotedStringContent($name) + "'"
+        }
+        [System.Management.Automation.CompletionResult]::new($text, $name, 'ParameterValue', $told)
     }
 }
 `

@@ -31,6 +31,20 @@ var completionCases = []completionCase{
 	{"keyfob completion z", []string{"zsh"}},
 	{"keyfob --keystore=pass", []string{"--keystore=pass", "--keystore=passphrase"}},
 	{"keyfob exec with:c", []string{"with:colon"}},
+	{"keyfob configure x --kind ro", []string{"role", "roles-anywhere"}},
+	{"keyfob configure x --kind=s", []string{"--kind=saml", "--kind=sso"}},
+	{"keyfob configure x --credential-source E", []string{"Ec2InstanceMetadata", "EcsContainer", "Environment"}},
+	{"keyfob configure x --source-profile pr", []string{"prod"}},
+	{"keyfob import --from c", []string{"credentials", "csv"}},
+	{"keyfob import --from aws-vault --backend k", []string{"keychain", "keyctl", "kwallet"}},
+	{"keyfob audit --event r", []string{"refusal"}},
+	{"keyfob list --interactive ", []string{"always", "auto", "never"}},
+	{"keyfob list --log-level w", []string{"warn"}},
+	{"keyfob list --log-format j", []string{"json"}},
+	{"keyfob service un", []string{"uninstall"}},
+	{"keyfob service install --sy", []string{"--system"}},
+	{"keyfob link-local dis", []string{"disable"}},
+	{"keyfob list --no-s", []string{"--no-start"}},
 }
 
 func completionHome(t *testing.T) *home {
@@ -97,6 +111,18 @@ printf '%s\n' "${COMPREPLY[@]}"`, "bash", c.line)
 		if !slices.Equal(got, want) {
 			t.Errorf("%q: bash offers %q, want %q", c.line, got, want)
 		}
+	}
+	// A name that a shell would act on is inserted as a word that says it.
+	if err := os.MkdirAll(filepath.Join(h.data, "vault"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(h.data, "vault", "key+%24%28touch%20ran%29%27%3b.rec"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inserted := h.inShell("bash", "--norc", "-c", `eval "$(keyfob completion bash)"
+COMP_LINE='keyfob exec $' COMP_POINT=13; compopt() { :; }; _keyfob; eval "printf '%s\n' ${COMPREPLY[0]}"`)
+	if _, err := os.Stat(filepath.Join(h.dir, "ran")); err == nil || !slices.Equal(inserted, []string{"$(touch ran)';"}) {
+		t.Errorf("bash makes %q of a hostile name, and runs it: %v", inserted, err == nil)
 	}
 	got := h.inShell("bash", "--norc", "-c", `eval "$(keyfob completion bash)"
 COMP_LINE="keyfob exec prod -- bas" COMP_POINT=23; compopt() { :; }; _keyfob; printf '%s\n' "${COMPREPLY[@]}"`)

@@ -171,11 +171,7 @@ func (w *wizard) chooseKind() error {
 		for _, k := range all {
 			names = append(names, k.name)
 		}
-		hint := "one of " + strings.Join(names, ", ")
-		if near := nearest(given, names); near != "" {
-			hint = "--kind " + near
-		}
-		return usage(fmt.Sprintf("cannot use --kind %q: there is no such kind", given), hint)
+		return amongWords("--kind", given, names)
 	}
 	if !w.ask {
 		w.missing = append(w.missing, "--kind")
@@ -233,7 +229,7 @@ func (w *wizard) chooseName() error {
 		}
 	}
 	if w.kind.name == kindExisting && !w.hasSource() {
-		return failure("cannot take over profile "+w.name+": "+w.config.Path+" does not say where its credentials come from", "keyfob configure "+w.name+" --kind role, for one")
+		return failure("cannot take over profile "+w.name+": "+w.config.Path+" does not say where its credentials come from", "keyfob configure "+quoted(w.name)+" --kind role, for one")
 	}
 	return w.readOld()
 }
@@ -323,14 +319,14 @@ func (w *wizard) finish(change *setup.Change, notes []string, all []setup.Profil
 	if out.Undo > 0 {
 		w.notice("`keyfob configure undo` takes it back")
 	}
-	w.hint(strings.ReplaceAll(w.kind.next, " P", " "+out.Profiles[0]))
+	w.advise(strings.ReplaceAll(w.kind.next, " P", " "+quoted(out.Profiles[0])))
 	return nil
 }
 
 // keysStay tells who breaks off that the vault holds what was added.
 func (w *wizard) keysStay() string {
 	if w.kind.name == kindUser {
-		return "the keys are in the vault: keyfob remove " + w.name
+		return "the keys are in the vault; this takes them out: keyfob remove " + quoted(w.name)
 	}
 	return ""
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"flag"
+	"strings"
 
 	"keyfob/internal/setup"
 )
@@ -59,7 +60,7 @@ func kinds() []kind {
 		{name: kindUser, also: "iam-user", label: "an IAM user's access key, kept in the vault", questions: []question{askMFA}, next: "keyfob exec P -- aws sts get-caller-identity"},
 		{name: kindRole, label: "a role, assumed with another profile", questions: []question{askRoleARN,
 			{flag: "source-profile", key: "source_profile", text: "Profile that assumes it", usage: "`profile` that assumes the role", check: setup.Name},
-			{flag: "credential-source", key: "credential_source", usage: "in place of --source-profile: `Environment`, Ec2InstanceMetadata or EcsContainer", check: oneOf("Environment", "Ec2InstanceMetadata", "EcsContainer"), optional: true, silent: true},
+			{flag: "credential-source", key: "credential_source", usage: "in place of --source-profile, a `source`: " + alternatives(credentialSources), check: oneOf(credentialSources...), optional: true, silent: true},
 			askExternalID, askMFA, askSession, askDuration}, next: "keyfob whoami P"},
 		{name: kindSSO, also: "identity-center", label: "IAM Identity Center: accounts and roles by one sign-in", questions: []question{
 			{flag: "start-url", key: "sso_start_url", text: "Start URL, as https://d-1234567890.awsapps.com/start", usage: "start `URL` of Identity Center", check: setup.URL},
@@ -90,6 +91,24 @@ func kinds() []kind {
 		{name: kindLogin, label: "aws login: sign in to the console in a browser", next: "keyfob login P"},
 		{name: kindExisting, label: "what the AWS config says of it already, through keyfob", next: "keyfob whoami P"},
 	}
+}
+
+// credentialSources are the values of credential_source
+// (https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html).
+var credentialSources = []string{"Environment", "Ec2InstanceMetadata", "EcsContainer"}
+
+// kindNames are the kinds for completion.
+func kindNames() (names []candidate) {
+	for _, k := range kinds() {
+		names = append(names, candidate{k.name, k.label})
+	}
+	return names
+}
+
+// alternatives lists words as a sentence does: "a, b or c".
+func alternatives(words []string) string {
+	n := len(words) - 1
+	return strings.Join(words[:n], ", ") + " or " + words[n]
 }
 
 func optional(q question, text string) question {
@@ -133,7 +152,11 @@ func (f answerFlag) Set(s string) error {
 
 func configureFlags(o *options, fs *flag.FlagSet) {
 	c := &o.configure
-	fs.StringVar(&c.kind, "kind", "", "`kind` of source: user, role, sso, oidc, saml, roles-anywhere, login or existing")
+	var names []string
+	for _, k := range kinds() {
+		names = append(names, k.name)
+	}
+	fs.StringVar(&c.kind, "kind", "", "`kind` of source: "+alternatives(names))
 	done := map[string]bool{}
 	for _, k := range append(kinds(), kind{questions: []question{askRegion}}) {
 		for _, q := range k.questions {

@@ -165,7 +165,7 @@ func (w *wizard) sourceProfile(q question) (string, error) {
 	if err == nil && name != "" && name != w.name && w.known[name].Name == "" {
 		near := nearest(name, names)
 		if near != "" {
-			near = "--source-profile " + near
+			near = "--source-profile " + quoted(near)
 		}
 		return "", failure("cannot use "+name+" as source: there is no such profile", near)
 	}
@@ -230,7 +230,7 @@ func (w *wizard) warnOfPlainKeys(all []setup.Profile) {
 			}
 			if k, ok := there["aws_access_key_id"]; ok {
 				w.notice(fmt.Sprintf("%s has a key in plain text (%s:%d), which SDKs use first", p.Name, f.Path, k.Line))
-				w.hint("keyfob import " + p.Name)
+				w.advise("keyfob import " + quoted(p.Name))
 			} else if k, ok := there["role_arn"]; ok && f != w.config {
 				w.notice(fmt.Sprintf("%s has role_arn in %s (line %d), which SDKs obey themselves: move it to %s", p.Name, f.Path, k.Line, w.own.Path))
 			}

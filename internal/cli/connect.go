@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -34,15 +36,45 @@ func (a *app) dial(ctx context.Context) (*control.Client, error) {
 		case e == nil:
 			client, err, a.socket = system, nil, s.SystemSocket
 		case !errors.Is(e, control.ErrNotRunning):
-			err = e
+			err, a.socket = e, s.SystemSocket
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, a.whyUnreachable(err)
 	}
 	client.Version = a.Version
 	a.client = client
 	return client, nil
+}
+
+// whyUnreachable gives its hint to the error of a socket that is there and
+// can't be used: who may, and what to do.
+func (a *app) whyUnreachable(err error) error {
+	s, e := a.settings()
+	if e != nil {
+		return err
+	}
+	machines := a.socket == s.SystemSocket
+	switch {
+	case errors.Is(err, fs.ErrPermission) && machines:
+		return failure(err.Error(), "the machine's daemon serves every user, but its directory is closed to you; an administrator mends it: keyfob service install --system --force")
+	case errors.Is(err, fs.ErrPermission) && s.SocketExplicit:
+		return failure(err.Error(), "a daemon serves its own user alone: run keyfob as that user, or without --socket and KEYFOB_SOCKET for a daemon of your own")
+	case errors.Is(err, fs.ErrPermission):
+		return failure(err.Error(), "it lies among another user's files: see whose XDG_RUNTIME_DIR and HOME are (sudo may have kept them), or name another --socket")
+	case errors.Is(err, control.ErrNotTrusted):
+		return failure(err.Error(), "nothing was sent to it; name another --socket, or have that user end its daemon: keyfob stop")
+	}
+	return err
+}
+
+// noStartVariable keeps commands from starting a daemon, as --no-start does.
+const noStartVariable = "KEYFOB_NO_START"
+
+// mayStart reports whether a daemon may be started, or an older one replaced.
+func (a *app) mayStart() bool {
+	v := a.getenv(noStartVariable)
+	return !a.opts.noStart && v != "1" && !strings.EqualFold(v, "true")
 }
 
 // tell is --verbose: what was used for a call, and what it took. The daemon
@@ -103,7 +135,7 @@ func (a *app) connect(ctx context.Context) (*control.Client, error) {
 		a.hangUp()
 		return nil, err
 	}
-	if released && v.OnDemand && control.Older(v.Version, a.Version) {
+	if released && v.OnDemand && control.Older(v.Version, a.Version) && a.mayStart() {
 		return a.restart(ctx)
 	}
 	return client, nil
@@ -112,6 +144,9 @@ func (a *app) connect(ctx context.Context) (*control.Client, error) {
 // replaceOlder replaces an older daemon, if it was started on demand. The
 // answer has been given: a failure is the next command's to tell.
 func (a *app) replaceOlder() {
+	if !a.mayStart() {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), startWait+stopWait)
 	defer cancel()
 	defer a.hangUp()
@@ -149,7 +184,7 @@ func repeatable(method string, params any) bool {
 	case control.MethodCredentials, control.MethodList, control.MethodExplain, control.MethodStatus,
 		control.MethodGrantList, control.MethodVersion, control.MethodUnlock, control.MethodReload,
 		control.MethodAudit, control.MethodAuditVerify, control.MethodConsole, control.MethodWhoami, control.MethodMFAList,
-		control.MethodDoctor, control.MethodPolicy:
+		control.MethodDoctor, control.MethodPolicy, control.MethodForeignKeys, control.MethodMFADevices, control.MethodCertificateList:
 		return true
 	case control.MethodGrantAdd:
 		p, ok := params.(control.GrantParams)
@@ -167,6 +202,9 @@ const (
 // start starts a daemon and connects to it. Of any number of commands that
 // do so at once, one starts it and the others wait for the lock.
 func (a *app) start(ctx context.Context) (*control.Client, error) {
+	if !a.mayStart() {
+		return nil, failure("keyfobd is not running, and is not to be started (--no-start or "+noStartVariable+")", "keyfob status, without either, starts it; keyfob service install has it run always")
+	}
 	return a.underStartLock(ctx, func(ctx context.Context, s *settings.Settings) (*control.Client, error) {
 		client, err := a.dial(ctx)
 		if err == nil { // somebody has started it meanwhile
@@ -229,7 +267,7 @@ func (a *app) underStartLock(ctx context.Context, do func(context.Context, *sett
 	ctx, cancel := context.WithTimeout(ctx, startWait+stopWait)
 	defer cancel()
 	if err := os.MkdirAll(s.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot start keyfobd: cannot make its directory: %w", err)
+		return nil, failure("cannot start keyfobd: cannot make its directory: "+err.Error(), elsewhere)
 	}
 	path := filepath.Join(s.DataDir, "start.lock")
 	lock := flock.New(path, flock.SetPermissions(0o600))
@@ -237,13 +275,16 @@ func (a *app) underStartLock(ctx context.Context, do func(context.Context, *sett
 		if ctx.Err() != nil {
 			return nil, failure("cannot start keyfobd: another keyfob has been starting it for too long", "see "+filepath.Join(s.DataDir, logName))
 		}
-		return nil, fmt.Errorf("cannot start keyfobd: cannot lock %s: %w", path, err)
+		return nil, failure("cannot start keyfobd: cannot lock "+path+": "+err.Error(), elsewhere)
 	} else if !ok {
 		return nil, fmt.Errorf("cannot start keyfobd: cannot lock %s", path)
 	}
 	defer func() { _ = lock.Close() }()
 	return do(ctx, s)
 }
+
+// elsewhere helps where the data directory can't be written to.
+const elsewhere = "--data-dir or KEYFOB_DATA_DIR names another directory"
 
 // logName is the log of a daemon started on demand, in the data directory.
 const logName = "keyfobd.log"
@@ -260,7 +301,7 @@ func (a *app) launch(ctx context.Context, s *settings.Settings) (*control.Client
 	}
 	logFile, err := os.OpenFile(filepath.Join(s.DataDir, logName), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("cannot start keyfobd: cannot open its log: %w", err)
+		return nil, failure("cannot start keyfobd: cannot open its log: "+err.Error(), elsewhere)
 	}
 	defer func() { _ = logFile.Close() }()
 

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 
 	"keyfob/internal/control"
@@ -59,7 +58,7 @@ func (a *app) env(in invocation) int {
 	}
 	print, ok := shellPrinter(shell)
 	if !ok {
-		return a.fail(what, usage(fmt.Sprintf("cannot print for the shell %q", shell), "--shell "+nearestShell(shell)))
+		return a.fail(what, amongWords("--shell", shell, shells))
 	}
 	document, err := a.credentials(in, "env")
 	if err != nil {
@@ -119,13 +118,6 @@ type variable struct{ name, value string }
 // shells are what env prints for.
 var shells = []string{"bash", "zsh", "fish", "powershell", "cmd", "dotenv", "json"}
 
-func nearestShell(shell string) string {
-	if near := nearest(shell, shells); near != "" {
-		return near
-	}
-	return strings.Join(shells, ", ")
-}
-
 // shellPrinter returns what prints variables for a shell. An empty value
 // unsets, so that nothing is left of an earlier session.
 func shellPrinter(shell string) (func([]variable) (string, error), bool) {
@@ -155,13 +147,21 @@ func shellPrinter(shell string) (func([]variable) (string, error), bool) {
 			func(v variable) string { return "set -gx " + v.name + " '" + quote.Replace(v.value) + "'\n" },
 			func(name string) string { return "set -e " + name + "\n" }), true
 	case "powershell", "pwsh":
-		// PowerShell takes typographic quotes for ' too.
+		// PowerShell takes typographic quotes for ' too. Piped into
+		// Invoke-Expression, each line is a script of its own.
 		quote := strings.NewReplacer("'", "''", "\u2018", "\u2018\u2018", "\u2019", "\u2019\u2019", "\u201a", "\u201a\u201a", "\u201b", "\u201b\u201b")
-		return lines(
-			func(v variable) string {
-				return "$Env:" + v.name + " = '" + quote.Replace(v.value) + "'\n"
-			},
-			func(name string) string { return "Remove-Item -ErrorAction SilentlyContinue Env:" + name + "\n" }), true
+		return func(vars []variable) (string, error) {
+			for _, v := range vars {
+				if strings.ContainsAny(v.value, "\r\n\x00") {
+					return "", failure("cannot print "+v.name+" for PowerShell: it has a line break", "--shell json")
+				}
+			}
+			return lines(
+				func(v variable) string {
+					return "$Env:" + v.name + " = '" + quote.Replace(v.value) + "'\n"
+				},
+				func(name string) string { return "Remove-Item -ErrorAction SilentlyContinue Env:" + name + "\n" })(vars)
+		}, true
 	case "cmd":
 		return func(vars []variable) (string, error) {
 			for _, v := range vars {

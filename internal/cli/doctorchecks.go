@@ -168,8 +168,8 @@ func (e *examination) variables(s *settings.Settings) {
 	for _, v := range []struct{ name, why, fix string }{
 		{"AWS_ACCESS_KEY_ID", "most SDKs use this key and no profile", "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"},
 		{"AWS_WEB_IDENTITY_TOKEN_FILE", "SDKs assume a role with this token", "unset AWS_WEB_IDENTITY_TOKEN_FILE AWS_ROLE_ARN"},
-		{"AWS_CONTAINER_CREDENTIALS_FULL_URI", "SDKs ask this address where no profile gives credentials", ""},
-		{"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "SDKs ask the container's address where no profile gives credentials", ""},
+		{"AWS_CONTAINER_CREDENTIALS_FULL_URI", "SDKs ask this address where no profile gives credentials", "unset AWS_CONTAINER_CREDENTIALS_FULL_URI"},
+		{"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "SDKs ask the container's address where no profile gives credentials", "unset AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"},
 	} {
 		if e.getenv(v.name) != "" {
 			e.add(control.Check{ID: "environment.shadow", Group: group, State: control.CheckWarning, About: v.name, Message: v.name + " is set: " + v.why, Fix: v.fix})
@@ -255,16 +255,13 @@ func (e *examination) daemonItself(s *settings.Settings) {
 		return
 	}
 	e.ok(group, "daemon.running", fmt.Sprintf("it answers on %s after %s (pid %d)", e.socket, briefly(time.Since(begin)), v.PID))
-	switch {
-	case v.Version == e.Version:
+	if mend := e.otherVersion(v); mend != "" {
+		e.warning(group, "daemon.version", "keyfob is "+e.Version+" and keyfobd is "+v.Version, mend)
+	} else {
 		e.ok(group, "daemon.version", "keyfob and keyfobd are both "+v.Version)
-	case v.OnDemand:
-		e.warning(group, "daemon.version", "keyfob is "+e.Version+" and keyfobd is "+v.Version, "keyfob stop")
-	default:
-		e.warning(group, "daemon.version", "keyfob is "+e.Version+" and keyfobd is "+v.Version, "keyfob service restart")
 	}
 	if e.spawn == nil && v.Exe != "" && program != "" && !sameFile(v.Exe, program) {
-		e.warning(group, "daemon.other", "the one that runs is "+v.Exe, "")
+		e.warning(group, "daemon.other", "the one that runs is "+v.Exe+", another than this keyfob would start", "keyfob stop")
 	}
 	if err := e.askDaemon(); err != nil {
 		e.add(control.Check{ID: "daemon.answers", Group: group, State: control.CheckFailed, Message: err.Error(), Hint: hintOf(err)})

@@ -9,7 +9,13 @@ import (
 // expiry is a duration flag that also knows days.
 type expiry time.Duration
 
-func (e *expiry) String() string { return time.Duration(*e).String() }
+func (e *expiry) String() string {
+	const day = 24 * time.Hour
+	if d := time.Duration(*e); d >= day && d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	return time.Duration(*e).String()
+}
 
 func (e *expiry) Set(s string) error {
 	rest := s

@@ -210,7 +210,9 @@ func makePrivateFiles(parent, settings string) (*privateFiles, error) {
 	gate := flock.New(parent+".lock", flock.SetPermissions(0o600))
 	ctx, cancel := context.WithTimeout(context.Background(), gateWait)
 	defer cancel()
-	if ok, err := gate.TryLockContext(ctx, 2*time.Millisecond); err != nil || !ok {
+	if ok, err := gate.TryLockContext(ctx, 2*time.Millisecond); ctx.Err() != nil {
+		return nil, failure("cannot make the program's AWS files: another keyfob exec has held "+gate.Path()+" for too long", "")
+	} else if err != nil || !ok {
 		return nil, fmt.Errorf("cannot make the program's AWS files: cannot lock %s: %w", gate.Path(), err)
 	}
 	defer func() { _ = gate.Close() }()

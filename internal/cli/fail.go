@@ -73,9 +73,16 @@ func (a *app) notice(text string) {
 // say writes one line to standard error.
 func (a *app) say(line string) { a.write(oneLine(line) + "\n") }
 
+// hint goes with an error, advise with a notice.
 func (a *app) hint(text string) {
 	if text != "" {
 		a.say("hint: " + text)
+	}
+}
+
+func (a *app) advise(text string) {
+	if !a.opts.quiet {
+		a.hint(text)
 	}
 }
 

@@ -19,6 +19,17 @@ import (
 	"keyfob/internal/control"
 )
 
+// fakeService is `keyfobd service`: it says what it was told to do.
+func fakeService(args []string) int {
+	fmt.Println(strings.Join(args, " "))
+	fmt.Fprint(os.Stderr, "write /x (3 bytes)\n")
+	if args[len(args)-1] != "fail" {
+		return 0
+	}
+	fmt.Fprint(os.Stderr, "keyfobd: cannot do it\nhint: keyfobd service start")
+	return 2
+}
+
 // fakeDaemon is keyfobd for these tests: it starts like it, writes down how
 // it was started and what it was asked, and answers from a script.
 //
@@ -26,6 +37,9 @@ import (
 // session, asked (a line METHOD PARAMS for each request).
 func fakeDaemon() int {
 	args := os.Args[1:]
+	if len(args) > 0 && args[0] == "service" {
+		return fakeService(args[1:])
+	}
 	flag := func(name string) string {
 		for i, a := range args[:max(len(args)-1, 0)] {
 			if a == name {

@@ -132,7 +132,7 @@ func (a *app) grantList(invocation) int {
 		a.notice("there are no grants")
 		return exitDone
 	}
-	rows := [][]string{{"ID", "PROFILES", "EXPIRES", "URL", "NOTE"}}
+	shown := grid{head: []string{"ID", "PROFILES", "EXPIRES", "URL", "NOTE"}, whole: []int{0, 2, 3}}
 	for _, g := range r.Grants {
 		expires := "never"
 		if g.Expires != "" {
@@ -142,9 +142,11 @@ func (a *app) grantList(invocation) int {
 		if g.RelativeURI != "" {
 			url = g.RelativeURI
 		}
-		rows = append(rows, []string{g.ID, strings.Join(g.Profiles, ","), expires, url, g.Note})
+		row := plain(g.ID, strings.Join(g.Profiles, ","), expires, url, g.Note)
+		row[1].colour = bold
+		shown.rows = append(shown.rows, row)
 	}
-	return a.print(table(rows))
+	return a.print(shown.text(a.lookOf(a.Stdout)))
 }
 
 // grantRemove is `keyfob grant remove`. With --json it says which are

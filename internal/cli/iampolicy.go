@@ -35,7 +35,7 @@ func (a *app) iamPolicy(in invocation, kind string) int {
 		err = json.Unmarshal(raw, &r)
 	}
 	if err == nil && len(r.Documents) == 0 {
-		err = failure("cannot "+what+": the profile needs none", "keyfob explain "+c.Profile)
+		err = failure("cannot "+what+": the profile needs none", "keyfob explain "+quoted(c.Profile))
 	}
 	if err != nil {
 		return a.fail(what, err)

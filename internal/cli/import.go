@@ -19,6 +19,9 @@ const (
 	fromCredentials, fromVault, fromCSV, fromEnv = "credentials", "aws-vault", "csv", "env"
 )
 
+// foreignBackends are the stores that aws-vault can be told to use.
+var foreignBackends = []string{"keychain", "wincred", "secret-service", "kwallet", "pass", "file", "keyctl"}
+
 // importOptions are the flags of `keyfob import`.
 type importOptions struct {
 	from, file             string
@@ -34,7 +37,7 @@ func importFlags(o *options, fs *flag.FlagSet) {
 	fs.BoolVar(&i.all, "all", false, "every key pair that is there")
 	fs.BoolVar(&i.shred, "shred", false, "overwrite and remove the plain text that is left: the backup, or the CSV file")
 	fs.BoolVar(&i.keep, "keep", false, "leave the backup, or the CSV file, without asking")
-	fs.StringVar(&i.backend, "backend", "", "aws-vault: its `backend` (keychain, wincred, secret-service, kwallet, pass, file, keyctl)")
+	fs.StringVar(&i.backend, "backend", "", "aws-vault: its `backend`: "+alternatives(foreignBackends))
 	fs.StringVar(&i.dir, "dir", "", "aws-vault: `directory` of its backend file or pass")
 	fs.StringVar(&i.keychain, "keychain", "", "aws-vault: `name` of its keychain, Secret Service collection or pass prefix")
 	fs.BoolVar(&o.force, "force", false, "replace key pairs that are in the vault")
@@ -141,14 +144,16 @@ func (i *importer) run() error {
 
 func (i *importer) checkFlags() error {
 	o := i.opts.importing
-	if err := oneOf(fromCredentials, fromVault, fromCSV, fromEnv)(o.from); err != nil {
-		return usage(fmt.Sprintf("cannot use --from %q: %v", o.from, err), "")
+	if err := amongWords("--from", o.from, []string{fromCredentials, fromVault, fromCSV, fromEnv}); err != nil {
+		return err
 	}
 	switch {
 	case o.shred && o.keep:
 		return usage("cannot use both --shred and --keep", "")
 	case o.from != fromVault && (o.backend != "" || o.dir != "" || o.keychain != ""):
 		return usage("cannot use --backend, --dir or --keychain with --from "+o.from, "--from aws-vault")
+	case o.backend != "" && !slices.Contains(foreignBackends, o.backend):
+		return amongWords("--backend", o.backend, foreignBackends)
 	case o.file != "" && (o.from == fromVault || o.from == fromEnv):
 		return usage("cannot use --file with --from "+o.from, "")
 	case o.from == fromCSV && o.file == "":
@@ -310,7 +315,11 @@ func (i *importer) narrow() error {
 				return failure(fmt.Sprintf("cannot import %s (%s:%d): %s", name, l.File, l.Line, l.Why), "")
 			}
 		}
-		return failure("cannot import "+name+": it has no long-lived key pair there", nearest(name, there))
+		hint := "keyfob import --dry-run lists what there is"
+		if near := nearest(name, there); near != "" {
+			hint = "keyfob import " + quoted(near)
+		}
+		return failure("cannot import "+name+": it has no long-lived key pair there", hint)
 	}
 	i.found = slices.DeleteFunc(i.found, func(f found) bool { return !slices.Contains(i.names, f.profile) })
 	i.result.Left = []setup.Left{}
@@ -366,7 +375,7 @@ func (i *importer) choose() ([]found, error) {
 		for _, f := range chosen {
 			if f.held {
 				i.notice(f.profile + " is in the vault already, and stays as it is there and here")
-				i.hint("keyfob import " + f.profile + " --force replaces the one in the vault")
+				i.advise("keyfob import " + quoted(f.profile) + " --force replaces the one in the vault")
 			}
 		}
 		chosen = slices.DeleteFunc(slices.Clone(chosen), func(f found) bool { return f.held })

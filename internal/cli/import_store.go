@@ -82,9 +82,9 @@ func (i *importer) afterwards(stored []found) error {
 	}
 	if err := i.connectPrograms(names); err != nil {
 		i.notice(strings.TrimPrefix(err.Error(), "cannot ") + "; programs do not find " + strings.Join(names, ", ") + " by the AWS config yet")
-		i.hint("keyfob configure " + names[0])
+		i.advise("keyfob configure " + quoted(names[0]))
 		if i.opts.importing.from == fromCredentials {
-			return failure("cannot take the keys out of "+i.plain.Path+": programs would have none", "keyfob configure "+names[0]+" --kind user, then keyfob import --force")
+			return failure("cannot take the keys out of "+i.plain.Path+": programs would have none", "keyfob configure "+quoted(names[0])+" --kind user, then keyfob import --force")
 		}
 	}
 	switch i.opts.importing.from {
@@ -97,10 +97,10 @@ func (i *importer) afterwards(stored []found) error {
 		}
 		return i.offerShred(i.plain.Path, "the CSV file")
 	case fromEnv:
-		i.hint("unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY, and take them out of your shell's start-up files")
+		i.advise("unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY, and take them out of your shell's start-up files")
 	case fromVault:
 		i.notice("aws-vault's own copy is left as it is")
-		i.hint("aws-vault remove " + names[0] + ", when keyfob serves you")
+		i.advise("aws-vault remove " + quoted(names[0]) + ", when keyfob serves you")
 	}
 	return nil
 }
@@ -125,7 +125,7 @@ func (i *importer) connectPrograms(names []string) error {
 		if setup.HasSource(there) {
 			if i.opts.importing.from == fromCredentials {
 				i.notice(name + " has a source of its own in " + w.config.Path + ", which programs use from now on")
-				i.hint("keyfob configure " + name + " has them ask keyfob")
+				i.advise("keyfob configure " + quoted(name) + " has them ask keyfob")
 			}
 			continue
 		}

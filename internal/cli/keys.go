@@ -162,20 +162,8 @@ func (a *app) remove(in invocation) int {
 	if err != nil {
 		return a.fail(what, err)
 	}
-	if !a.opts.yes {
-		answer, err := "", errNoTerminal
-		if a.stdinIsTerminal() {
-			answer, err = askTerminal(context.Background(), "Remove the keys of "+oneLine(name)+" from the vault, and its sessions? [y/N] ", true)
-		}
-		switch {
-		case errors.Is(err, errNoTerminal):
-			return a.fail(what, usage("cannot remove the keys of "+name+": nobody can be asked", "keyfob remove "+name+" --yes"))
-		case err != nil:
-			return a.fail(what, err)
-		}
-		if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
-			return a.fail(what, failure("cannot remove the keys of "+name+": you said no", ""))
-		}
+	if err := a.confirm("Remove the keys of "+name+" from the vault, and its sessions?", "cannot remove the keys of "+name, "keyfob remove "+quoted(name)+" --yes"); err != nil {
+		return a.fail(what, err)
 	}
 	c, err := a.context(in)
 	if err != nil {

@@ -30,7 +30,7 @@ func (a *app) list(invocation) int {
 	}
 	if len(r.Profiles) == 0 {
 		a.notice("there are no profiles")
-		a.hint("keyfob configure, or keyfob add P")
+		a.advise("keyfob configure, or keyfob add P")
 		return exitDone
 	}
 	return a.print(listText(r.Profiles, a.lookOf(a.Stdout), time.Now()))

@@ -53,7 +53,7 @@ func (a *app) mfaAdd(in invocation) int {
 	}
 	code := a.print(oneLine("added "+r.Serial) + "\n")
 	if len(r.Codes) == 2 && code == exitDone {
-		a.say("keyfob: where the device is new, AWS enables it with the codes " + strings.Join(r.Codes, " and "))
+		a.notice("where the device is new, AWS enables it with the codes " + strings.Join(r.Codes, " and "))
 	}
 	return code
 }
@@ -94,7 +94,7 @@ func (a *app) mfaList(invocation) int {
 	}
 	if len(r.Devices) == 0 {
 		a.notice("the vault has no seeds of MFA devices")
-		a.hint("keyfob mfa add SERIAL")
+		a.advise("keyfob mfa add SERIAL")
 		return exitDone
 	}
 	rows := [][]string{{"DEVICE", "ADDED"}}
@@ -120,25 +120,20 @@ func (a *app) mfaRemove(in invocation) int {
 	if device == "" {
 		device = "the MFA device of " + p.Profile
 	}
-	if !a.opts.yes {
-		answer, err := "", errNoTerminal
-		if a.stdinIsTerminal() {
-			answer, err = askTerminal(context.Background(), "Remove the seed of "+oneLine(device)+" from the vault? [y/N] ", true)
-		}
-		switch {
-		case errors.Is(err, errNoTerminal):
-			return a.fail(what, usage("cannot remove the seed of "+device+": nobody can be asked", "--yes"))
-		case err != nil:
-			return a.fail(what, err)
-		}
-		if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
-			return a.fail(what, failure("cannot remove the seed of "+device+": you said no", ""))
-		}
+	line := "keyfob mfa remove " + quoted(p.Serial) + " --yes"
+	if p.Serial == "" {
+		line = "keyfob mfa remove --profile " + quoted(p.Profile) + " --yes"
 	}
-	return a.plainCall(what, control.MethodMFARemove, p, "removed the seed of "+device, struct {
-		Serial  string `json:"serial,omitempty"`
-		Profile string `json:"profile,omitempty"`
-	}{p.Serial, profileUnless(p)})
+	if err := a.confirm("Remove the seed of "+device+" from the vault?", "cannot remove the seed of "+device, line); err != nil {
+		return a.fail(what, err)
+	}
+	return a.plainCall(what, control.MethodMFARemove, p, "removed the seed of "+device, mfaRemoved{p.Serial, profileUnless(p)})
+}
+
+// mfaRemoved is `keyfob mfa remove --json`: the device as it was named.
+type mfaRemoved struct {
+	Serial  string `json:"serial,omitempty"`
+	Profile string `json:"profile,omitempty"` // whose mfa_serial it is
 }
 
 // profileUnless is the profile that names the device, "" where its serial

@@ -1,6 +1,23 @@
 package cli
 
-import "strings"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// amongWords refuses a flag's value that is none of words, with the nearest of
+// them as the hint.
+func amongWords(flag, value string, words []string) error {
+	if slices.Contains(words, value) {
+		return nil
+	}
+	hint := "one of " + strings.Join(words, ", ")
+	if near := nearest(value, words); near != "" {
+		hint = flag + " " + near
+	}
+	return usage(fmt.Sprintf("cannot use %s %q", flag, value), hint)
+}
 
 // nearest returns the name that was most likely meant, "" if none is near.
 func nearest(word string, names []string) string {

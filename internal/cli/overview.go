@@ -108,7 +108,7 @@ func (o *overview) steps() []nextStep {
 		if i.Kind == control.PromptConfirm {
 			add("keyfob answer "+i.ID, "a program waits for your yes to "+i.Profile)
 		} else {
-			add("keyfob login "+i.Profile, "somebody waits for you to sign in")
+			add("keyfob login "+quoted(i.Profile), "somebody waits for you to sign in")
 		}
 	}
 	if d := o.Daemon; d != nil && d.Keystore.Locked {

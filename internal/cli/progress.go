@@ -35,6 +35,12 @@ func (a *app) rewrite(text string) {
 	a.line.shown = text != ""
 }
 
+// forProgram reports whether the command serves a program, which takes what
+// stands on standard error for its own or shows it nobody.
+func (p *asker) forProgram() bool {
+	return p.command == "credential-process" || p.command == "env" || p.command == "exec"
+}
+
 // How often who waits is told so: on a terminal, and elsewhere.
 const (
 	progressTick  = time.Second
@@ -45,7 +51,7 @@ const (
 // waited for: on one line of a terminal, elsewhere by a line a minute. A
 // program that runs keyfob for its credentials is told nothing.
 func (p *asker) waitFor(ctx context.Context, what string) {
-	if p.opts.quiet || p.command != "login" && p.command != "answer" {
+	if p.opts.quiet || p.forProgram() {
 		<-ctx.Done()
 		return
 	}

@@ -98,7 +98,7 @@ func (p *asker) mfa(ctx context.Context, q control.Prompt) (*control.Answer, err
 			if q.Error != "" {
 				why = q.Error
 			}
-			return nil, person("cannot sign in to "+q.Profile+": "+why, "keyfob login "+q.Profile)
+			return nil, person("cannot sign in to "+q.Profile+": "+why, "keyfob login "+quoted(q.Profile))
 		}
 		return &control.Answer{Value: code}, nil
 	}
@@ -136,7 +136,7 @@ func noWay(q control.Prompt, why string) error {
 	if what == "" {
 		what = "an answer (" + q.Kind + ") for " + q.Profile
 	}
-	hint := "keyfob login " + q.Profile
+	hint := "keyfob login " + quoted(q.Profile)
 	if q.Kind == control.PromptConfirm {
 		hint = "keyfob answer " + q.Interaction
 	}

@@ -3,9 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
-	"fmt"
 	"strings"
 	"time"
 
@@ -33,7 +31,8 @@ func (a *app) rotate(in invocation) int {
 		p.Context, err = a.context(in)
 	case p.Due > 0:
 		p.All, p.Context = true, a.environment().Context
-		err = a.confirmRotation(p.Due)
+		old := roughly(time.Duration(p.Due) * time.Second)
+		err = a.confirm("Replace every key of the vault that is older than "+old+", and delete the old ones in AWS?", "cannot rotate the keys", "keyfob rotate --due "+a.opts.due.String()+" --yes")
 	default:
 		err = usage("cannot rotate without a profile", "keyfob rotate P, or keyfob rotate --due 90d")
 	}
@@ -65,35 +64,17 @@ func (a *app) rotate(in invocation) int {
 			a.notice(k.Profile + ": warning: " + w)
 		}
 		if k.Error != "" {
-			code = max(code, a.fail(what, failure("cannot rotate the key of "+k.Profile+": "+strings.TrimPrefix(k.Error, "cannot "), k.Hint)))
+			message := k.Error
+			if !strings.HasPrefix(message, "cannot ") || !strings.Contains(message, k.Profile) {
+				message = "cannot rotate the key of " + k.Profile + ": " + message
+			}
+			code = max(code, a.fail(what, failure(message, k.Hint)))
 		}
 	}
 	if len(r.Keys) == 0 {
 		a.notice("no key is that old")
 	}
 	return code
-}
-
-// confirmRotation asks before keys are replaced that nobody has named.
-func (a *app) confirmRotation(due int64) error {
-	if a.opts.yes {
-		return nil
-	}
-	answer, err := "", errNoTerminal
-	if a.stdinIsTerminal() {
-		question := fmt.Sprintf("Replace every key of the vault that is older than %s, and delete the old ones in AWS? [y/N] ", roughly(time.Duration(due)*time.Second))
-		answer, err = askTerminal(context.Background(), question, true)
-	}
-	switch {
-	case errors.Is(err, errNoTerminal):
-		return usage("cannot rotate the keys: nobody can be asked", "keyfob rotate --due … --yes")
-	case err != nil:
-		return err
-	}
-	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
-		return failure("cannot rotate the keys: you said no", "")
-	}
-	return nil
 }
 
 func rotatedText(keys []control.RotatedKey, l look) string {

@@ -2,11 +2,8 @@ package cli
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -128,52 +125,10 @@ func (a *app) status(invocation) int {
 	}
 	for _, i := range r.Interactions {
 		if i.Kind == control.PromptConfirm {
-			a.hint("keyfob answer " + i.ID)
+			a.advise("keyfob answer " + i.ID)
 		} else {
-			a.hint("keyfob login " + i.Profile)
+			a.advise("keyfob login " + quoted(i.Profile))
 		}
 	}
 	return a.print(statusText(&r, a.lookOf(a.Stdout), time.Now()))
-}
-
-// versionInfo is `keyfob version --json`.
-type versionInfo struct {
-	Version  string                 `json:"version"`
-	Commit   string                 `json:"commit,omitempty"`
-	Go       string                 `json:"go"`
-	Platform string                 `json:"platform"`
-	Protocol int                    `json:"protocol"`
-	Daemon   *control.VersionResult `json:"daemon,omitempty"` // that runs
-}
-
-// printVersion is `keyfob version`. It starts no daemon.
-func (a *app) printVersion(invocation) int {
-	v := versionInfo{Version: a.Version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Protocol: control.Version}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				v.Commit = s.Value
-			}
-		}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	if client, err := a.dial(ctx); err == nil {
-		var d control.VersionResult
-		if client.Call(ctx, control.MethodVersion, control.Empty{}, &d, nil) == nil {
-			v.Daemon = &d
-		}
-	}
-	if a.opts.json {
-		return a.printJSON(v)
-	}
-	text := "keyfob " + v.Version
-	if v.Commit != "" {
-		text += " (" + v.Commit[:min(12, len(v.Commit))] + ")"
-	}
-	text += "\n"
-	if v.Daemon != nil {
-		text += oneLine(fmt.Sprintf("keyfobd %s, pid %d, %s", v.Daemon.Version, v.Daemon.PID, v.Daemon.Exe)) + "\n"
-	}
-	return a.print(text)
 }

@@ -146,7 +146,7 @@ func (p *asker) dialog(ctx context.Context, q control.Prompt) (*control.Answer, 
 // answers the assertion that is posted from there.
 func (p *asker) saml(ctx context.Context, q control.Prompt) (*control.Answer, error) {
 	failed := func(why string) error {
-		return person("cannot sign in to "+q.Profile+": "+why, "keyfob login "+q.Profile+" --assertion-file FILE")
+		return person("cannot sign in to "+q.Profile+": "+why, "keyfob login "+quoted(q.Profile)+" --assertion-file FILE")
 	}
 	for _, url := range []string{q.URL, q.SAMLEndpoint} {
 		if err := checkURL(url); err != nil {

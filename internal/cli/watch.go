@@ -36,7 +36,7 @@ func (a *app) watchStatus() int {
 		},
 		Open:   watch.OpenTerminal,
 		Act:    a.actOn,
-		Colour: a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb",
+		Colour: a.variable("NO_COLOR") == "" && a.getenv("TERM") != "dumb",
 		ASCII:  !a.unicodeTerminal(),
 	})
 	if errors.Is(err, watch.ErrNoTerminal) {

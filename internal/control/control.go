@@ -121,6 +121,7 @@ const (
 	MethodLogout      = "logout"       // ProfileParams -> Empty
 	MethodLock        = "lock"         // Empty -> Empty
 	MethodUnlock      = "unlock"       // UnlockParams -> Empty
+	MethodRecoveryKey = "recovery-key" // RecoveryKeyParams -> RecoveryKeyResult
 	MethodGrantAdd    = "grant-add"    // GrantParams -> GrantResult
 	MethodGrantList   = "grant-list"   // Empty -> GrantListResult
 	MethodGrantRemove = "grant-remove" // GrantRemoveParams -> Empty
@@ -232,9 +233,23 @@ type LoginResult struct {
 }
 
 // UnlockParams opens the vault; Passphrase is empty where a keyring holds
-// the master key.
+// the master key. With a recovery key it is the passphrase that the vault has
+// from then on, or empty for the one that it has.
 type UnlockParams struct {
 	Passphrase string `json:"passphrase,omitempty"`
+	Recovery   string `json:"recovery,omitempty"`
+}
+
+// RecoveryKeyParams asks for a new recovery key. Passphrase is the vault's,
+// where it has one and the daemon has no file to read it from.
+type RecoveryKeyParams struct {
+	Passphrase string `json:"passphrase,omitempty"`
+}
+
+// RecoveryKeyResult is the recovery key, which is kept nowhere. A former one
+// opens nothing any more.
+type RecoveryKeyResult struct {
+	Key string `json:"key"`
 }
 
 // GrantParams makes a grant for the container endpoint.

@@ -3,11 +3,14 @@
 package e2e
 
 import (
+	"encoding/xml"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -177,6 +180,106 @@ func TestLinksOfTheDocumentation(t *testing.T) {
 			if !ok {
 				t.Errorf("%s: %s has no such heading", page, l[0])
 			}
+		}
+	}
+}
+
+// The pictures are those that scripts/pictures.sh makes: every page's are
+// there, every one there is in a page, each is small, and what can be read in
+// them are commands that exist, and nothing of the machine that made them.
+func TestPicturesOfTheDocumentation(t *testing.T) {
+	commands := map[string]bool{}
+	table, err := os.ReadFile("../../docs/commands.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile("(?m)^## ([a-z-]+)").FindAllStringSubmatch(string(table), -1) {
+		commands[m[1]] = true
+	}
+	shown := map[string]bool{}
+	link := regexp.MustCompile(`!\[([^\]]*)\]\(([^)]*)\)`)
+	for _, page := range pages(t) {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range link.FindAllStringSubmatch(string(b), -1) {
+			if l[1] == "" {
+				t.Errorf("%s: %s has no words for who cannot see it", page, l[2])
+			}
+			shown[filepath.Join(filepath.Dir(page), l[2])] = true
+		}
+	}
+	there, err := filepath.Glob("../../docs/pictures/*")
+	if err != nil || len(there) == 0 {
+		t.Fatalf("there are no pictures: %v", err)
+	}
+	for file := range shown {
+		if !slices.Contains(there, file) {
+			t.Errorf("%s is in a page and not there", file)
+		}
+	}
+	prose := map[string]bool{"and": true, "keeps": true} // "keyfob and keyfobd are both …"
+	word := regexp.MustCompile(`(?:^|[ →])keyfob ([a-z][a-z-]*)`)
+	foreign := regexp.MustCompile(`/tmp/|/root\b|127\.0\.0\.1:(?:\d{5}|[0-8]\d{3})|A[KS]IA[A-Z0-9]{12}|@(?:vm|localhost)\b|[0-9]{2,}µs`)
+	for _, file := range there {
+		if !shown[file] {
+			t.Errorf("%s is in no page", file)
+		}
+		lines, size := readable(t, file)
+		if size > 60_000 {
+			t.Errorf("%s has %d bytes", file, size)
+		}
+		if len(lines) < 5 || !strings.HasPrefix(lines[0], "$ keyfob") {
+			t.Errorf("%s does not begin with its command: %q", file, lines)
+		}
+		for _, l := range lines {
+			for _, m := range word.FindAllStringSubmatch(l, -1) {
+				if !commands[m[1]] && !prose[m[1]] {
+					t.Errorf("%s: %q names no command: %q", file, m[1], l)
+				}
+			}
+			if m := foreign.FindString(l); m != "" {
+				t.Errorf("%s: %q is of the machine that made it: %q", file, m, l)
+			}
+		}
+	}
+}
+
+// readable are the lines of text in an SVG, from the top, and its size.
+func readable(t *testing.T, file string) (lines []string, size int) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := ""
+	for d := xml.NewDecoder(strings.NewReader(string(b))); ; {
+		token, err := d.Token()
+		if err == io.EOF {
+			return lines, len(b)
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		start, ok := token.(xml.StartElement)
+		if !ok || start.Name.Local != "text" {
+			continue
+		}
+		y := ""
+		for _, a := range start.Attr {
+			if a.Name.Local == "y" {
+				y = a.Value
+			}
+		}
+		var words string
+		if err := d.DecodeElement(&words, &start); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if y != at {
+			lines, at = append(lines, words), y
+		} else {
+			lines[len(lines)-1] += " " + words
 		}
 	}
 }

@@ -21,7 +21,7 @@ type Rotating struct {
 	max  int64
 	keep int
 	// moved is told of each new file: what else writes to the old one can
-	// follow.
+	// follow. On Windows the file stays the same one.
 	moved func(*os.File)
 
 	mu   sync.Mutex // guards what follows
@@ -74,23 +74,14 @@ func (l *Rotating) Write(b []byte) (int, error) {
 
 // rotate begins another file. mu is held.
 func (l *Rotating) rotate() {
-	for i := l.keep; i > 0; i-- {
-		from := l.path
-		if i > 1 {
-			from += "." + strconv.Itoa(i-1)
-		}
-		_ = os.Rename(from, l.path+"."+strconv.Itoa(i))
+	for i := l.keep; i > 1; i-- {
+		_ = os.Rename(l.aside(i-1), l.aside(i))
 	}
-	old := l.f
-	if l.open() != nil {
-		l.f, l.size = old, 0 // not tried again with each line
-		return
-	}
-	if l.moved != nil {
-		l.moved(l.f)
-	}
-	_ = old.Close()
+	l.size = 0 // a failure is not tried again with each line
+	l.putAside(l.aside(1))
 }
+
+func (l *Rotating) aside(i int) string { return l.path + "." + strconv.Itoa(i) }
 
 // Close closes the file.
 func (l *Rotating) Close() error {

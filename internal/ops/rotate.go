@@ -36,7 +36,7 @@ type Rotation struct {
 	Client func(profile string) (profiles.Client, error)
 	// Session returns a session of the profile's pair that carries an MFA
 	// code, for users whose policy lets their bare keys do nothing in IAM. It
-	// may ask a person. nil where there is no device.
+	// may ask a person. ErrNoDevice where no device is known; nil for never.
 	Session func(ctx context.Context, profile string) (cred.Credentials, error)
 	// Changed is told whenever pairs in the vault were replaced.
 	Changed func(ctx context.Context)
@@ -56,6 +56,9 @@ type Rotated struct {
 	Skipped  string   // why nothing was done, "" where something was
 	Warnings []string
 }
+
+// ErrNoDevice is Session's error where no MFA device is known for a pair.
+var ErrNoDevice = errors.New("no MFA device is known for these keys")
 
 // ErrNoPair Is in the error for a profile that has no pair in the vault.
 var ErrNoPair = errors.New("there is no key pair in the vault")

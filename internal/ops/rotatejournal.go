@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"keyfob/internal/cred"
@@ -115,4 +116,21 @@ func readJournals(ctx context.Context, s cred.Store) ([]journal, error) {
 		all = append(all, j)
 	}
 	return all, nil
+}
+
+// Unfinished lists a profile for each rotation that was broken off, sorted:
+// rotating its keys finishes it. Errors: those of the vault.
+func Unfinished(ctx context.Context, s cred.Store) ([]string, error) {
+	journals, err := readJournals(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	var profiles []string
+	for _, j := range journals {
+		if len(j.Profiles) > 0 {
+			profiles = append(profiles, j.Profiles[0])
+		}
+	}
+	slices.Sort(profiles)
+	return profiles, nil
 }

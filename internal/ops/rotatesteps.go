@@ -56,13 +56,15 @@ func (x *rotating) iam(ctx context.Context, by cred.Credentials, op, what string
 	if !forbidden(err) {
 		return err
 	}
-	if x.Session == nil {
-		return cred.WithHint(err, "keyfob policy identity "+x.out.Profile+" says what a user needs to rotate its keys; where its policy wants an MFA code, set mfa_serial")
-	}
 	for again := false; ; again = true {
 		if x.session.AccessKeyID == "" {
-			x.say("the user's policy wants an MFA code")
-			s, serr := x.Session(ctx, x.out.Profile)
+			s, serr := cred.Credentials{}, ErrNoDevice
+			if x.Session != nil {
+				s, serr = x.Session(ctx, x.out.Profile)
+			}
+			if errors.Is(serr, ErrNoDevice) { // what AWS said is all that is known
+				return cred.WithHint(err, "keyfob policy identity "+x.out.Profile+" says what a user needs to rotate its keys; where its policy wants an MFA code, set mfa_serial")
+			}
 			if serr != nil {
 				return serr
 			}

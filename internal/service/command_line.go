@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"keyfob/internal/settings"
 )
 
 // Usage is how the commands of Main are written.
@@ -94,6 +96,9 @@ func Main(ctx context.Context, c Config, args []string, stdout, stderr io.Writer
 				}
 				break
 			}
+			if flag, ok := strings.CutPrefix(name, "--"); ok && slices.Contains(settingFlags, flag) {
+				return &UsageError{Text: "cannot use --" + flag + " with the service", Help: "write it into config.toml, which the service reads"}
+			}
 			if strings.HasPrefix(name, "-") || verb != "" {
 				return &UsageError{Text: "cannot understand " + args[i]}
 			}
@@ -115,6 +120,9 @@ func Main(ctx context.Context, c Config, args []string, stdout, stderr io.Writer
 	}
 	if verb == "install" && !c.System {
 		c.fromEnvironment()
+		if err := c.fromSettings(); err != nil {
+			return err
+		}
 	}
 	m, err := New(c)
 	if err != nil {
@@ -211,6 +219,51 @@ func (s Status) String() string {
 // a service manager does not have the person's environment.
 var daemonFlags = []string{"config", "data-dir", "socket", "profiles-file", "keystore", "passphrase-file"}
 
+// settingFlags are the other flags of keyfobd: an install does not write
+// them down, because config.toml says the same.
+var settingFlags = []string{"profile", "imds", "container", "interactive", "log-level", "log-format"}
+
+// Places are what args, those of Main, say of where the daemon's things are:
+// for whoever looks for the daemon of that service (Config.MakeRoom).
+func Places(args []string) settings.Flags {
+	var c Config
+	for i := 0; i < len(args); i++ {
+		name, value, has := strings.Cut(args[i], "=")
+		if name == "--system" {
+			c.System = true
+		}
+		flag, ok := strings.CutPrefix(name, "--")
+		if !ok || !slices.Contains(daemonFlags, flag) {
+			continue
+		}
+		if !has && i+1 < len(args) {
+			i++
+			value = args[i]
+		}
+		_ = c.daemonFlag(flag, value) // Main has refused an empty one
+	}
+	return c.flags()
+}
+
+// flags are the daemon's settings by its arguments.
+func (c Config) flags() settings.Flags {
+	f := settings.Flags{System: c.System}
+	for i := 0; i+1 < len(c.Args); i += 2 {
+		for _, to := range []struct {
+			name  string
+			field *string
+		}{
+			{"--config", &f.Config}, {"--data-dir", &f.DataDir}, {"--socket", &f.Socket}, {"--profiles-file", &f.ProfilesFile},
+			{"--keystore", &f.Keystore}, {"--passphrase-file", &f.PassphraseFile},
+		} {
+			if c.Args[i] == to.name {
+				*to.field = c.Args[i+1]
+			}
+		}
+	}
+	return f
+}
+
 func (c *Config) daemonFlag(name, value string) error {
 	if value == "" {
 		return &UsageError{Text: "cannot use --" + name + ": its value is empty"}
@@ -226,6 +279,28 @@ func (c *Config) daemonFlag(name, value string) error {
 		c.Socket = value
 	}
 	c.Args = append(c.Args, "--"+name, value)
+	return nil
+}
+
+// fromSettings refuses settings that the daemon would refuse, and takes the
+// socket that they name: a service manager that opens it has to know it.
+func (c *Config) fromSettings() error {
+	getenv := c.Getenv
+	if getenv == nil {
+		getenv = os.Getenv
+	}
+	s, err := settings.Load(c.flags(), func(name string) string {
+		if strings.HasPrefix(name, "KEYFOB_") { // the daemon does not have the caller's
+			return ""
+		}
+		return getenv(name)
+	})
+	if err != nil {
+		return err
+	}
+	if s.SocketExplicit && c.Socket == "" {
+		c.Socket = s.Socket
+	}
 	return nil
 }
 

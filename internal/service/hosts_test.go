@@ -32,23 +32,6 @@ esac
 exit 0
 `
 
-const fakeOpenRC = `#!/bin/sh
-echo "${0##*/} $*" >>"$STATE/log"
-if [ -e "$STATE/fail" ]; then
-	IFS='|' read -r what text <"$STATE/fail"
-	[ "$what" = "$2" ] && echo "$text" >&2 && exit 1
-fi
-case "${0##*/} $*" in
-"rc-service keyfob status") [ -e "$STATE/active" ] && echo ' * status: started' || { echo ' * status: stopped'; exit 3; } ;;
-"rc-service keyfob start" | "rc-service keyfob restart") touch "$STATE/active" ;;
-"rc-service keyfob stop") rm -f "$STATE/active" ;;
-"rc-update add keyfob default") mkdir -p "$UNITS/etc/runlevels/default"; ln -sf /etc/init.d/keyfob "$UNITS/etc/runlevels/default/keyfob" ;;
-"rc-update delete keyfob default") rm -rf "$UNITS/etc/runlevels" ;;
-useradd*) echo 'keyfob:x:999:999::/:' >>"$UNITS/etc/passwd" ;;
-esac
-exit 0
-`
-
 func (w *world) become(platform string, programs map[string]string) {
 	w.t.Helper()
 	bin := w.t.TempDir()
@@ -122,41 +105,6 @@ func TestLaunchd(t *testing.T) {
 	}
 }
 
-func TestOpenRC(t *testing.T) {
-	w := newWorld(t, true)
-	w.become("openrc", map[string]string{"rc-service": fakeOpenRC, "rc-update": fakeOpenRC, "useradd": fakeOpenRC})
-	script := filepath.Join(w.root, "etc/init.d/keyfob")
-	if err := os.MkdirAll(filepath.Join(w.root, "etc"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	w.mustInstall()
-	got := w.told()
-	if len(got) != 3 || !strings.HasPrefix(got[0], "useradd --system ") || got[1] != "rc-update add keyfob default" || got[2] != "rc-service keyfob start" {
-		t.Errorf("told %q", got)
-	}
-	if st, err := os.Stat(script); err != nil || st.Mode().Perm() != 0o755 {
-		t.Errorf("%v, %v", st, err)
-	}
-	if p, err := w.manager().PlanInstall(t.Context()); err != nil || !p.Empty() {
-		t.Errorf("a second install: %v %v", p, err)
-	}
-	if s, err := w.manager().Status(t.Context()); err != nil || !s.Running || !s.Enabled {
-		t.Errorf("%+v, %v", s, err)
-	}
-	w.c.Args = []string{"--log-level", "debug"}
-	w.told()
-	w.mustInstall()
-	if got := w.told(); !slices.Equal(got, []string{"rc-service keyfob restart"}) {
-		t.Errorf("upgrade: told %q", got)
-	}
-	w.mustUninstall()
-	if left := w.files(); !slices.Equal(left, []string{"etc/passwd"}) {
-		t.Errorf("left: %v", left)
-	}
-	w.c.Program = "/opt/$x/keyfobd"
-	wantError(t, w.install(), "OpenRC script")
-}
-
 func TestTailFollows(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	wantError(t, tail(t.Context(), &bytes.Buffer{}, path, LogOptions{Lines: 1}), "cannot read the log")
@@ -223,60 +171,6 @@ func TestLinkLocalFilesAreReadBack(t *testing.T) {
 				t.Errorf("%s is not known as ours", name)
 			}
 		}
-	}
-}
-
-func TestLinkLocalOpenRC(t *testing.T) {
-	const fake = `#!/bin/sh
-echo "${0##*/} $*" >>"$STATE/log"
-case "${0##*/} $*" in
-"rc-service keyfob-link-local status") [ -e "$STATE/active" ] || exit 3 ;;
-"rc-service keyfob-link-local start") touch "$STATE/active" ;;
-"rc-service keyfob-link-local stop") rm -f "$STATE/active" ;;
-"rc-update add keyfob-link-local default") mkdir -p "$UNITS/etc/runlevels/default"; touch "$UNITS/etc/runlevels/default/keyfob-link-local" ;;
-"rc-update delete keyfob-link-local default") rm -rf "$UNITS/etc/runlevels" ;;
-esac
-exit 0
-`
-	w := newWorld(t, true)
-	w.become("openrc", map[string]string{"rc-service": fake, "rc-update": fake})
-	c := LinkLocalConfig{Config: w.c, User: "root", IPv4Only: true}
-	c.Force = true
-	c.System = false
-	l, err := newLinkLocal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	told := func() []string {
-		return slices.DeleteFunc(w.log(), func(l string) bool { return strings.HasSuffix(l, "status") })
-	}
-	p, err := l.planEnable(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.run(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got := told(); !slices.Equal(got, []string{"rc-update add keyfob-link-local default", "rc-service keyfob-link-local start"}) {
-		t.Errorf("told %q", got)
-	}
-	if was, err := l.host.standing(); err != nil || !was.is || was.forUser != "root" {
-		t.Errorf("%+v, %v", was, err)
-	}
-	if p, err := l.planEnable(t.Context(), nil); err != nil || !p.Empty() {
-		t.Errorf("a second enable: %v %v", p, err)
-	}
-	if p, err = l.planDisable(t.Context(), nil); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.runAll(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got := told(); !slices.Equal(got, []string{"rc-service keyfob-link-local stop", "rc-update delete keyfob-link-local default"}) {
-		t.Errorf("told %q", got)
-	}
-	if left := w.files(); len(left) != 0 {
-		t.Errorf("left: %q", left)
 	}
 }
 

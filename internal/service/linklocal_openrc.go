@@ -92,7 +92,7 @@ func (h *linkLocalOpenRC) enable(ctx context.Context, was enabled) (Plan, error)
 	var p Plan
 	works := h.active(ctx)
 	if works && len(changed) > 0 {
-		p.Steps = append(p.Steps, h.o.step("rc-service", linkLocalScript, "stop"))
+		p.Steps = append(p.Steps, h.o.step("rc-service", "--quiet", linkLocalScript, "stop"))
 	}
 	p.Steps = append(p.Steps, steps...)
 	if !h.isEnabled() {
@@ -101,8 +101,8 @@ func (h *linkLocalOpenRC) enable(ctx context.Context, was enabled) (Plan, error)
 		p.Steps = append(p.Steps, st)
 	}
 	if !works || len(changed) > 0 {
-		st := h.o.step("rc-service", linkLocalScript, "start")
-		st.back = [][]string{{"rc-service", linkLocalScript, "stop"}}
+		st := h.o.step("rc-service", "--quiet", linkLocalScript, "start")
+		st.back = [][]string{{"rc-service", "--quiet", linkLocalScript, "stop"}}
 		p.Steps = append(p.Steps, st)
 	}
 	return p, nil
@@ -114,15 +114,32 @@ func (h *linkLocalOpenRC) disable(ctx context.Context, was enabled) (Plan, error
 		return Plan{}, err
 	}
 	p := Plan{Notes: notes}
-	if len(removals) == 0 {
-		return p, nil
+	if len(removals) > 0 {
+		p.Steps = h.takeAway(ctx, removals)
 	}
+	return p, nil
+}
+
+func (h *linkLocalOpenRC) takeAway(ctx context.Context, removals []Step) (steps []Step) {
 	if h.active(ctx) {
-		p.Steps = append(p.Steps, h.o.step("rc-service", linkLocalScript, "stop"))
+		steps = append(steps, h.o.step("rc-service", "--quiet", linkLocalScript, "stop"))
 	}
 	if h.isEnabled() {
-		p.Steps = append(p.Steps, h.o.step("rc-update", "delete", linkLocalScript, "default"))
+		steps = append(steps, h.o.step("rc-update", "delete", linkLocalScript, "default"))
 	}
-	p.Steps = append(p.Steps, removals...)
-	return p, nil
+	return append(steps, removals...)
+}
+
+// leaving returns the steps that take link-local away where it is there for
+// the machine's daemon, which is uninstalled.
+func (h *linkLocalOpenRC) leaving(ctx context.Context) ([]Step, error) {
+	was, err := h.standing()
+	if err != nil || !was.is || was.forUser != "" {
+		return nil, err
+	}
+	removals, _, err := h.o.c.removals([]file{{path: h.script()}})
+	if err != nil || len(removals) == 0 {
+		return nil, err
+	}
+	return h.takeAway(ctx, removals), nil
 }

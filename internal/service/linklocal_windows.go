@@ -44,7 +44,11 @@ func (h *linkLocalWindows) enable(ctx context.Context, was enabled) (Plan, error
 	for _, a := range addrs {
 		words += " " + a.String()
 	}
-	return Plan{Steps: []Step{{Do: "add" + words + " to the loopback interface (netsh interface add address)", do: func(ctx context.Context) error {
+	steps, err := privateDir(filepath.Dir(h.c.made()))
+	if err != nil {
+		return Plan{}, err
+	}
+	return Plan{Steps: append(steps, Step{Do: "add" + words + " to the loopback interface (netsh interface add address)", do: func(ctx context.Context) error {
 		if err := h.c.up(ctx, addrs); err != nil {
 			return err
 		}
@@ -59,7 +63,7 @@ func (h *linkLocalWindows) enable(ctx context.Context, was enabled) (Plan, error
 		if !was.is {
 			_ = h.c.down(ctx)
 		}
-	}}}}, nil
+	}})}, nil
 }
 
 func (h *linkLocalWindows) disable(_ context.Context, was enabled) (Plan, error) {

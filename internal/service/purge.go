@@ -31,7 +31,7 @@ func (m *Manager) leftovers(p *Plan) {
 		if p.Empty() {
 			return
 		}
-		if s, err := settings.Load(settings.Flags{}, c.Getenv); err == nil && c.Root == "" {
+		if s, err := settings.Load(c.flags(), c.Getenv); err == nil && c.Root == "" {
 			stays(p, []string{s.DataDir, filepath.Dir(s.ConfigFile)}, "", "")
 		}
 		return

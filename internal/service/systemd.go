@@ -312,8 +312,6 @@ func (s *systemd) uninstall(ctx context.Context) (Plan, error) {
 		}
 	}
 	p.Notes = append(p.Notes, notes...)
-	if s.c.System && len(removals) > 0 {
-	}
 	return p, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,8 +14,13 @@ import (
 
 	kardianos "github.com/kardianos/service"
 	"golang.org/x/sys/windows"
+	"golang.org/x/sys/windows/registry"
 	"golang.org/x/sys/windows/svc"
+	"golang.org/x/sys/windows/svc/eventlog"
 	"golang.org/x/sys/windows/svc/mgr"
+
+	"keyfob/internal/logging"
+	"keyfob/internal/winacl"
 )
 
 const systemText = "keyfob: AWS credentials for the users of this machine"
@@ -153,7 +159,12 @@ func (s *scm) install(context.Context) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	var p Plan
+	log := WindowsLog(true, s.c.Getenv)
+	steps, err := privateDir(filepath.Dir(log))
+	if err != nil {
+		return Plan{}, err
+	}
+	p := Plan{Steps: steps}
 	start := Step{Do: "start the service " + Name, do: func(context.Context) error { return s.explain("start", k.Start()) }}
 	switch {
 	case conf == nil:
@@ -170,8 +181,9 @@ func (s *scm) install(context.Context) (Plan, error) {
 				return err
 			})
 		}}
-		make.undo = func(context.Context) { _ = k.Uninstall() } // it may be there in spite of a failure
+		make.undo = func(context.Context) { _ = s.remove(k) } // it may be there in spite of a failure
 		p.Steps = append(p.Steps, make)
+		p.Notes = append(p.Notes, "keyfob service logs --system shows "+log+"; warnings and errors stand in the Application log too, under the source "+logging.EventSource)
 	case conf.BinaryPathName != s.commandLine() || conf.StartType != mgr.StartAutomatic:
 		p.Steps = append(p.Steps, Step{Do: "change the service " + Name + ": " + s.commandLine(), do: func(context.Context) error {
 			return s.change("change", func(o *mgr.Service) error {
@@ -184,9 +196,13 @@ func (s *scm) install(context.Context) (Plan, error) {
 			})
 		}})
 		if state != svc.Stopped {
+			p.Steps = append(p.Steps, source()...)
 			p.Steps = append(p.Steps, Step{Do: "restart the service " + Name, do: func(context.Context) error { return s.explain("restart", k.Restart()) }})
 			return p, nil
 		}
+	}
+	if conf != nil {
+		p.Steps = append(p.Steps, source()...)
 	}
 	if state != svc.Running {
 		p.Steps = append(p.Steps, start)
@@ -207,8 +223,40 @@ func (s *scm) uninstall(context.Context) (Plan, error) {
 	if state != svc.Stopped {
 		p.Steps = append(p.Steps, Step{Do: "stop the service " + Name, do: func(context.Context) error { return s.explain("stop", k.Stop()) }})
 	}
-	p.Steps = append(p.Steps, Step{Do: "remove the service " + Name, do: func(context.Context) error { return s.explain("remove", k.Uninstall()) }})
+	p.Steps = append(p.Steps, Step{Do: "remove the service " + Name, do: func(context.Context) error { return s.explain("remove", s.remove(k)) }})
 	return p, nil
+}
+
+// remove takes away the service and its source in the Application log, also
+// where one of them is missing.
+func (s *scm) remove(k kardianos.Service) error {
+	err := k.Uninstall()
+	if err == nil {
+		return nil
+	}
+	if e := eventlog.Remove(Name); e != nil && !errors.Is(e, fs.ErrNotExist) {
+		return e
+	}
+	if conf, _, e := s.current(); e == nil && conf == nil {
+		return nil
+	}
+	return err
+}
+
+// sourceKey is where Windows keeps who may tell it what its events mean.
+const sourceKey = `SYSTEM\CurrentControlSet\Services\EventLog\Application\` + logging.EventSource
+
+// source is the step that tells Windows of our events, nothing where that is
+// done. The library does it with a new service.
+func source() []Step {
+	k, err := registry.OpenKey(registry.LOCAL_MACHINE, sourceKey, registry.QUERY_VALUE)
+	if err == nil {
+		_ = k.Close()
+		return nil
+	}
+	return []Step{{Do: "register the source " + logging.EventSource + " of the Application log", do: func(context.Context) error {
+		return eventlog.InstallAsEventCreate(logging.EventSource, eventlog.Error|eventlog.Warning|eventlog.Info)
+	}}}
 }
 
 func (s *scm) control(_ context.Context, verb string) error {
@@ -230,6 +278,26 @@ func (s *scm) status(context.Context) (Status, error) {
 	words := map[svc.State]string{svc.Stopped: "stopped", svc.StartPending: "starting", svc.StopPending: "stopping", svc.Running: "running",
 		svc.ContinuePending: "continuing", svc.PausePending: "pausing", svc.Paused: "paused"}
 	return Status{Installed: true, Enabled: conf.StartType == mgr.StartAutomatic, Running: state == svc.Running, State: words[state], File: conf.BinaryPathName}, nil
+}
+
+// privateDir is the step that makes the directory of the machine's settings
+// and data, nothing where it is there. It comes before anybody writes
+// settings: everybody may make files in a directory that is made below
+// %ProgramData% as usual. The error says who else may enter one that exists.
+func privateDir(dir string) ([]Step, error) {
+	if _, err := os.Stat(dir); err == nil {
+		var wide *winacl.Error
+		if err := winacl.CheckPrivate(dir); errors.As(err, &wide) {
+			return nil, fail(wide.Help, "cannot use the directory of the machine's daemon: %w", err)
+		}
+		return nil, nil
+	}
+	return []Step{{Do: "make " + dir + ", for administrators and the system alone", do: func(context.Context) error {
+		if err := winacl.MakePrivate(dir, true); err != nil {
+			return fileError("make", dir, err)
+		}
+		return nil
+	}, undo: func(context.Context) { _ = os.Remove(dir) }}}, nil
 }
 
 // WindowsLog is the file to which a service of Windows writes its log.

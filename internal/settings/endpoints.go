@@ -89,6 +89,11 @@ func (s *Settings) endpoint(d *decider, key string, fe *fileEndpoint) Endpoint {
 	} else if e.Profile == "" {
 		e.Profile = s.Profile
 	}
+	e.TLSCert, e.TLSKey = d.tls(key, fe)
+	if e.Kind == "container" && e.TLSCert == "" && fe.TLSCert == "" && e.AllowUnidentified && listen != "" && !staysHere(listen) {
+		bad(".allow_unidentified", "tls_cert and tls_key make it speak https (keyfobd make-certificate makes both); AWS clients take plain http from 127.0.0.1, 169.254.170.2 and 169.254.170.23 alone",
+			"the endpoint %s would hand credentials to other machines and containers over plain http", listen)
+	}
 	for i, host := range fe.Hosts {
 		if !isHost(host) {
 			bad(element(".hosts", i), "a name or an address, without scheme, port or path", "%q is no host name", host)
@@ -115,6 +120,40 @@ func (s *Settings) endpoint(d *decider, key string, fe *fileEndpoint) Endpoint {
 		e.Metadata = d.metadata(key+".metadata", fe.Metadata)
 	}
 	return e
+}
+
+// tls checks what makes an endpoint speak TLS. The files themselves are read
+// by whoever serves.
+func (d *decider) tls(key string, fe *fileEndpoint) (cert, private string) {
+	if fe.TLSCert == "" && fe.TLSKey == "" {
+		return "", ""
+	}
+	has, lacks := "tls_cert", "tls_key"
+	if fe.TLSCert == "" {
+		has, lacks = lacks, has
+	}
+	switch {
+	case fe.Kind == "imds":
+		d.wrong(key+"."+has, `clients of the metadata endpoint speak plain http alone; for containers on a bridge: kind = "container"`, "an imds endpoint takes no %s", has)
+	case fe.TLSCert == "" || fe.TLSKey == "":
+		d.wrong(key+"."+has, "the certificate and its private key, two files in PEM: keyfobd make-certificate makes them", "an [[endpoint]] has %s and no %s", has, lacks)
+	default:
+		return d.filePath(fe.TLSCert), d.filePath(fe.TLSKey)
+	}
+	return "", ""
+}
+
+// staysHere reports whether what is sent from a listening address to others
+// stays on this machine, or in the network namespace that they share with it.
+// They are the addresses that AWS clients take plain http from, and whatever
+// else is link-local.
+func staysHere(listen string) bool {
+	host := listen[:strings.LastIndexByte(listen, ':')]
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil && (ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.WithZone("") == netip.MustParseAddr("fd00:ec2::23"))
 }
 
 // chooseRules checks the [[profile]] rules.
@@ -315,7 +354,9 @@ func splitListen(addr string) (string, error) {
 	return strings.ToLower(host) + ":" + strconv.FormatUint(n, 10), nil
 }
 
-// isHost reports whether s is a host name or an address, and nothing more.
+// IsHost reports whether s is a host name or an address, and nothing more.
+func IsHost(s string) bool { return isHost(s) }
+
 func isHost(s string) bool {
 	if _, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
 		return true

@@ -79,6 +79,8 @@ type fileEndpoint struct {
 	AllowGroups       []string           `toml:"allow_groups"`
 	AllowPrograms     []any              `toml:"allow_programs"`
 	AllowUnidentified bool               `toml:"allow_unidentified"`
+	TLSCert           string             `toml:"tls_cert"`
+	TLSKey            string             `toml:"tls_key"`
 	User              []fileEndpointUser `toml:"user"`
 	Policy            string             `toml:"policy"`
 	PolicyARNs        []string           `toml:"policy_arns"`

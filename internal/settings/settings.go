@@ -87,6 +87,7 @@ type Endpoint struct {
 	AllowGroups       []string
 	AllowPrograms     []Program // nil where the setting is not there
 	AllowUnidentified bool
+	TLSCert, TLSKey   string // absolute paths of PEM files, both or none; of a container endpoint alone
 	Users             []EndpointUser
 	Policy            string // absolute path of a file, "" for none
 	PolicyARNs        []string

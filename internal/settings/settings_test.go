@@ -76,6 +76,7 @@ func TestDefaults(t *testing.T) {
 
 func TestBadSettingsNameFileAndLine(t *testing.T) {
 	const imds = "[[endpoint]]\nkind = 'imds'\nlisten = '127.0.0.1:1'\n"
+	const container = "[[endpoint]]\nkind = 'container'\nlisten = '127.0.0.1:1'\n"
 	long := "[[endpoint]]\nkind = 'imds'\nlisten = '127.0.0.1:1'\npolicy_arns = [" + strings.Repeat("'arn:aws:iam::aws:policy/x',", 11) + "]\n"
 	for _, c := range []struct{ text, line, want string }{
 		{"data_dir = '/x'\nkeystroke = 'pass'\n", ":2:", "keystroke"},
@@ -102,6 +103,14 @@ func TestBadSettingsNameFileAndLine(t *testing.T) {
 		{imds + "[[endpoint]]\nkind = 'container'\nlisten = '127.0.0.1:1'\n", ":6:", "two endpoints"},
 		{"[[endpoint]]\nkind = 'imds'\nlisten = '[::1]:1'\n[[endpoint]]\nkind = 'imds'\nlisten = '[0:0::1]:1'\n", ":6:", "two endpoints"},
 		{imds + "hosts = ['fine.test', 'a b']\n", ":4:", `"a b"`},
+		{imds + "tls_cert = 'c.pem'\ntls_key = 'k.pem'\n", ":4:", "imds endpoint takes no tls_cert"},
+		{imds + "tls_key = 'k.pem'\n", ":4:", "imds endpoint takes no tls_key"},
+		{container + "tls_cert = 'c.pem'\n", ":4:", "no tls_key"},
+		{container + "tls_key = 'k.pem'\n", ":4:", "no tls_cert"},
+		{container + "tls_cert = true\n", ":4:", "wrong kind"},
+		{"[[endpoint]]\nkind = 'container'\nlisten = '172.17.0.1:9913'\nallow_unidentified = true\n", ":4:", "172.17.0.1:9913 would hand credentials"},
+		{"[[endpoint]]\nkind = 'container'\nlisten = '[fd00::1]:9913'\nallow_unidentified = true\n", ":4:", "plain http"},
+		{"[[endpoint]]\nkind = 'container'\nlisten = 'keyfob.internal:80'\nallow_unidentified = true\n", ":4:", "plain http"},
 		{imds + "hosts = [\n  'fine.test',\n  'http://x',\n]\n", ":6:", "http://x"},
 		{imds + "hosts = ['fine.test:80']\n", ":4:", "fine.test:80"},
 		{imds + "allow_programs = ['terraform']\n", ":4:", `"terraform"`},
@@ -127,6 +136,9 @@ func TestBadSettingsNameFileAndLine(t *testing.T) {
 		{"[metrics]\nlisten = 'unix:'\n", ":2:", "unix:"},
 		{imds + "[metrics]\nlisten = '127.0.0.1:1'\n", ":5:", "endpoint"},
 	} {
+		if runtime.GOOS == "windows" {
+			c.text = strings.ReplaceAll(strings.ReplaceAll(c.text, "'/a'", `'C:\a'`), "'/b'", `'C:\b'`)
+		}
 		file := writeConfig(t, c.text)
 		getenv, _ := env(t, map[string]string{"KEYFOB_CONFIG": file})
 		_, err := Load(Flags{}, getenv)
@@ -161,6 +173,9 @@ func TestBadFlagsAreNamed(t *testing.T) {
 // TestWholeFile: every setting of an endpoint, a rule, the audit log and the
 // metrics arrives; relative paths are relative to the file.
 func TestWholeFile(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the paths of its programs are of Unix")
+	}
 	hash := strings.Repeat("Ab", 32)
 	file := writeConfig(t, `profiles_file = "mine"
 default_profile = "app"
@@ -225,6 +240,28 @@ listen = "unix:metrics.sock"
 	}
 	if err := s.Bad(e.Key()+".policy", "", "it is not JSON"); err.File != file || err.Line != 13 {
 		t.Errorf("the place of what is found later: %v", err)
+	}
+}
+
+// TestTLS: the paths are relative to the file; plain http to unidentified
+// callers is for addresses alone that stay on the machine.
+func TestTLS(t *testing.T) {
+	text := "[[endpoint]]\nkind = 'container'\nlisten = '172.17.0.1:443'\nallow_unidentified = true\ntls_cert = 'tls/cert.pem'\ntls_key = '/k.pem'\n" +
+		"[[endpoint]]\nkind = 'container'\nlisten = '172.17.0.1:80'\n"
+	for _, listen := range []string{"127.9.9.9:1", "localhost:2", "[::1]:3", "169.254.170.2:80", "169.254.170.23:80", "[fd00:ec2::23]:80", "[fe80::1]:4"} {
+		text += "[[endpoint]]\nkind = 'container'\nlisten = '" + listen + "'\nallow_unidentified = true\n"
+	}
+	file := writeConfig(t, text)
+	getenv, _ := env(t, map[string]string{"KEYFOB_CONFIG": file})
+	s, err := Load(Flags{}, getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := s.Endpoints[0]; e.TLSCert != filepath.Join(filepath.Dir(file), "tls", "cert.pem") || filepath.Base(e.TLSKey) != "k.pem" || !filepath.IsAbs(e.TLSKey) {
+		t.Errorf("the endpoint is %+v", e)
+	}
+	if len(s.Endpoints) != 9 {
+		t.Errorf("%d endpoints", len(s.Endpoints))
 	}
 }
 

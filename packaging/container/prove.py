@@ -5,7 +5,7 @@
 
 IMAGE.tar is keyfob's image for this machine, as packaging/build.sh makes it;
 the directory holds keyfob, keyfobd, keyfob-keyring and fakeaws. Needs root,
-podman with crun and netavark, socat, curl, openssl, and a python3 in /usr with yaml and
+podman with crun and netavark, socat, curl, and a python3 in /usr with yaml and
 boto3; says which is missing, and exits with 77. Everything happens in a
 network, mount and pid namespace of its own, and nothing stays: not on this
 machine's networks, and not in podman's storage.
@@ -86,6 +86,7 @@ class Compose:
         a += [f"--sysctl={k}={v}" for k, v in s.get("sysctls", {}).items()]
         a += [f"--env={k}={v}" for k, v in s.get("environment", {}).items()]
         a += [f"--user={s['user']}"] if "user" in s else []
+        a += [f"--hostname={s['hostname']}"] if "hostname" in s else []
         if "network_mode" in s:
             a.append(f"--network=container:{self.project}-{s['network_mode'].removeprefix('service:')}")
         else:
@@ -204,13 +205,14 @@ def ecs_like(recipes, keys):
 
 def https(recipes, keys):
     print("# https.yml", flush=True)
-    must(f"{recipes}/https/make-ca.sh", f"{recipes}/https/tls")
+    tls = f"{recipes}/https/tls"
+    os.mkdir(tls)
+    os.chown(tls, 65532, 65532)
+    must("podman", "run", "--rm", "--network=none", f"--volume={tls}:/tls", "localhost/keyfob", "make-certificate", "/tls", "keyfob.internal")
     passphrase(f"{recipes}/https")
-    os.chown(f"{recipes}/https/tls/server.pem", 65532, 65532)
     c = Compose(f"{recipes}/https.yml", "https", {})
     c.up("keyfob", f"--env=AWS_ENDPOINT_URL=http://{WORLD}")
     fill(c, keys, "app")
-    c.up("tls")
     address = must("podman", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "https-keyfob").strip()
     # curl 8.3 puts the token into the header by itself; Debian 12's does not.
     fetch = ['/usr/bin/curl -sS -m 20 -w "\\n%{http_code}" --cacert "$1" -H "Authorization: $(cat /grants/app.token)" https://keyfob.internal/v1/credentials/app']
@@ -219,8 +221,20 @@ def https(recipes, keys):
     check("a container on the bridge has its role over TLS", said.endswith("200") and ":role/app\"" in said, "no credentials")
     code, said = c.once("app", ["/usr/bin/sh", "-c", *fetch, "sh", "/usr/share/ca-certificates/mozilla/ISRG_Root_X1.crt"], host)
     check("whose authority is the recipe's own", code == 60 and "SecretAccessKey" not in said, said)
-    code, said = c.once("app", ["/usr/bin/curl", "-sS", "-m5", f"http://{address}:9913/"])
-    check("keyfob itself is not on the bridge", code == 7, said)
+    code, said = c.once("app", ["/usr/bin/sh", "-c", fetch[0].replace("https:", "http:").replace("internal/", "internal:443/"), "sh", "/tls/ca.pem"], host)
+    check("and nothing over plain http", said.endswith("400") and "speaks https" in said, said)
+    code, said = c.once("app", ["/usr/bin/sh", "-c", fetch[0].replace("keyfob.internal", address).replace("--cacert", "--insecure --cacert"), "sh", "/tls/ca.pem"])
+    check("nor by the address, which the certificate is not for", said.endswith("403"), said)
+    code, said = c.once("app", ["/usr/bin/sh", "-c", fetch[0].replace("/grants/app.token", "/dev/null"), "sh", "/tls/ca.pem"], host)
+    check("nor without the token", said.endswith("401"), said)
+    # A renewed certificate, while keyfob runs.
+    must("podman", "run", "--rm", "--network=none", f"--volume={tls}:/tls", "localhost/keyfob", "make-certificate", "--force", "/tls", "keyfob.internal")
+    for _ in range(70):
+        code, said = c.once("app", ["/usr/bin/sh", "-c", *fetch, "sh", "/tls/ca.pem"], host)
+        if code == 0:
+            break
+        time.sleep(1)
+    check("a renewed certificate is taken up", said.endswith("200"), said[-200:])
     c.down()
 
 
@@ -321,7 +335,7 @@ def main():
         sys.exit(__doc__)
     if os.geteuid() != 0:
         skip("not root")
-    for tool in ("podman", "crun", "socat", "openssl", "curl", "ip", "unshare", "setpriv"):
+    for tool in ("podman", "crun", "socat", "curl", "ip", "unshare", "setpriv"):
         if not shutil.which(tool):
             skip(f"{tool} is not installed")
     if run("/usr/bin/python3", "-c", "import boto3, yaml")[0] != 0:

@@ -17,6 +17,8 @@ before=$(every_file)
 check "install" dpkg --force-depends -i $deb
 check "nothing runs by itself" bash -c '! systemctl is-active keyfob.service && ! systemctl is-enabled keyfob.service'
 says "version" '^keyfob ' keyfob version
+size=$(dpkg -L keyfob | while read -r f; do [ ! -f "$f" ] || stat -c %s "$f"; done | awk '{ n += $1 } END { print int(n / 1e6) }')
+check "no more than 40 MB installed: $size MB" test "$size" -gt 0 -a "$size" -le 40
 check "units verify" systemd-analyze verify --man=no /usr/lib/systemd/system/keyfob.service /usr/lib/systemd/system/keyfob.socket
 check "exposure 2.0 or lower" bash -c 'systemctl daemon-reload; systemd-analyze security --threshold=20 --no-pager keyfob.service'
 check "the service" keyfob service install --system

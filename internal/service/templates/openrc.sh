@@ -6,10 +6,6 @@ description="keyfob: AWS credentials for the users of this machine"
 supervisor="supervise-daemon"
 command="@KEYFOBD@"
 command_args=@ARGS@
-command_user="keyfob:keyfob"
-# CAP_SYS_PTRACE: which namespaces and which program another user's caller has. CAP_NET_BIND_SERVICE: port 80 of 169.254.169.254.
-capabilities="^cap_sys_ptrace,^cap_net_bind_service"
-no_new_privs="yes"
 umask="077"
 rc_ulimit="-c 0"
 respawn_delay="1"
@@ -18,10 +14,12 @@ respawn_period="60"
 output_log="/var/log/keyfob/keyfobd.log"
 error_log="/var/log/keyfob/keyfobd.log"
 extra_started_commands="reload"
+# What the daemon may besides what its user may. CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: which process of another user holds a
+# connection (/proc/PID/fd), which namespaces and which program it has. CAP_NET_BIND_SERVICE: port 80 of 169.254.169.254.
+allowed="sys_ptrace dac_read_search net_bind_service"
 
 depend() {
-	need localmount
-	use net dns logger
+	use localmount mountall net dns logger
 	after bootmisc
 }
 
@@ -29,6 +27,21 @@ start_pre() {
 	checkpath --directory --mode 0755 --owner keyfob:keyfob /run/keyfob
 	checkpath --directory --mode 0700 --owner keyfob:keyfob /var/lib/keyfob
 	checkpath --directory --mode 0750 --owner keyfob:keyfob /var/log/keyfob
+	checkpath --file --mode 0640 --owner keyfob:keyfob /var/log/keyfob/keyfobd.log
+	local c iab='' inh='' with
+	for c in $allowed; do iab="$iab${iab:+,}^cap_$c" inh="$inh${inh:+,}+$c"; done
+	with="--reuid=keyfob --regid=keyfob --init-groups --no-new-privs --inh-caps=$inh --ambient-caps=$inh"
+	# OpenRC's own variable no_new_privs is misspelt in some versions of its scripts.
+	if supervise-daemon "$RC_SVCNAME" --no-new-privs --capabilities "$iab" --version >/dev/null 2>&1; then
+		supervise_daemon_args="--no-new-privs --capabilities $iab"
+	elif setpriv $with true 2>/dev/null; then # an OpenRC that was built without libcap
+		command_args="$with $command $command_args"
+		command="$(command -v setpriv)"
+		return
+	else
+		ewarn "keyfob runs without capabilities: port 80 and other users' programs are not for it"
+	fi
+	command_user="keyfob:keyfob"
 }
 
 reload() {
