@@ -18,6 +18,7 @@ import (
 
 	"keyfob/imds"
 	"keyfob/internal/access"
+	"keyfob/internal/atomicfile"
 	"keyfob/internal/control"
 	"keyfob/internal/cred"
 	"keyfob/internal/logging"
@@ -109,21 +110,7 @@ func (d *daemon) keepPort(port int) error {
 			_ = os.Remove(p)
 		}
 	}
-	tmp, err := os.CreateTemp(d.conf().DataDir, ".exec-port-*")
-	if err != nil {
-		return fmt.Errorf("cannot keep the port of exec: %w", err)
-	}
-	defer os.Remove(tmp.Name())
-	_, err = fmt.Fprintln(tmp, port)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), d.portFile())
-	}
+	err := atomicfile.Write(d.portFile(), fmt.Appendln(nil, port), atomicfile.Options{Prefix: ".exec-port-"})
 	if err != nil {
 		return fmt.Errorf("cannot keep the port of exec: %w", err)
 	}

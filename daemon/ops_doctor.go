@@ -20,6 +20,9 @@ import (
 // doctorLimit bounds the whole look. What has no answer by then says so.
 const doctorLimit = 9 * time.Second
 
+// openingLimit bounds the wait for a vault that is being opened.
+const openingLimit = 3 * time.Second
+
 // checkup is one look at the whole way that a request goes.
 type checkup struct {
 	*daemon
@@ -42,7 +45,10 @@ func (k *checks) failed(group, id string, err error) *control.Check {
 	mends(x, hintOf(err))
 	var file *profiles.Error
 	var setting *settings.Error
+	var wire *control.Error
 	switch {
+	case errors.As(err, &wire):
+		mends(x, wire.Hint)
 	case errors.As(err, &file):
 		x.File, x.Line = file.File, file.Line
 	case errors.As(err, &setting):
@@ -66,10 +72,16 @@ func (d *daemon) doctor(c *call) (any, error) {
 	p.Named = true // keys in the environment are the client's part
 	var all checks
 	if err := d.checkContext(p.Context); err != nil {
-		all.failed("environment", "environment.same", err)
+		k := all.failed("environment", "environment.same", err)
+		if d.opt.OnDemand {
+			k.Fix, k.Hint = "keyfob stop", "" // the next one starts with the caller's
+		}
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, doctorLimit)
 	defer cancel()
+	opening, stop := context.WithTimeout(ctx, openingLimit)
+	_ = d.store.wait(opening) // a vault that is being opened is none that is not open
+	stop()
 	d.freshProfiles(ctx)
 	parts := []func(context.Context) checks{x.files, x.vaultPart, x.daemonPart, x.endpointPart, x.networkPart, x.profilePart}
 	found := make([]checks, len(parts))
@@ -90,6 +102,9 @@ const (
 	groupProfile   = "profile"
 )
 
+// keepsOld is the advice for a file whose change can't be read.
+const keepsOld = "mend it; what was read before is used until then"
+
 // manyChecks bounds what is said of one kind.
 const manyChecks = 20
 
@@ -106,11 +121,12 @@ func (x *checkup) files(ctx context.Context) (out checks) {
 	x.mu.Lock()
 	reload := x.reloadErr
 	x.mu.Unlock()
-	if reload != nil {
+	var ofFile *profiles.Error
+	if reload != nil && !errors.As(reload, &ofFile) { // those of the AWS files are told below
 		k := out.failed(groupFiles, "settings.reload", reload)
 		k.Message = "the last change is not in force: " + k.Message
 		if k.Hint == "" && k.Fix == "" {
-			k.Hint = "mend it; what was read before is used until then"
+			k.Hint = keepsOld
 		}
 	}
 	set := x.readProfiles(conf, x.vaultKeys(ctx))
@@ -127,7 +143,10 @@ func (k *checks) awsFile(x *checkup, f profiles.FileState) {
 	switch {
 	case f.Path == "":
 	case f.Err != nil:
-		k.failed(groupFiles, id, f.Err).About = f.Path
+		c := k.failed(groupFiles, id, f.Err)
+		if c.About = f.Path; c.Fix == "" && c.Hint == "" {
+			c.Hint = keepsOld
+		}
 	case !f.Exists:
 		variable := map[profiles.OriginKind]string{profiles.FromConfig: "AWS_CONFIG_FILE", profiles.FromCredentials: "AWS_SHARED_CREDENTIALS_FILE"}[f.Kind]
 		state, text := control.CheckOK, "there is no "+f.Path
@@ -136,6 +155,12 @@ func (k *checks) awsFile(x *checkup, f profiles.FileState) {
 		}
 		c := k.add(groupFiles, id, state, "%s", text)
 		c.File, c.About = f.Path, f.Path
+		if state != control.CheckOK {
+			c.Hint = "correct it or unset it, where keyfobd gets its environment, and keyfob stop"
+			if x.opt.OnDemand {
+				c.Fix, c.Hint = "unset "+variable+"; keyfob stop", ""
+			}
+		}
 	default:
 		c := k.add(groupFiles, id, control.CheckOK, "%s is read", f.Path)
 		c.File, c.About = f.Path, f.Path
@@ -217,7 +242,10 @@ func (x *checkup) vaultPart(ctx context.Context) (out checks) {
 		err = checkPrivate(dir, st)
 	}
 	if err != nil {
-		out.failed(groupVault, "data-dir", err).File = dir
+		k := out.failed(groupVault, "data-dir", err)
+		if k.File = dir; st != nil && runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0 {
+			k.Fix, k.Hint = "chmod 700 "+shellWord(dir), ""
+		}
 	} else {
 		out.add(groupVault, "data-dir", control.CheckOK, "%s is private", dir).File = dir
 	}

@@ -163,7 +163,10 @@ var metadataAddresses = [...]string{"169.254.169.254", "169.254.170.2", "127.0.0
 func (x *checkup) networkPart(ctx context.Context) (out checks) {
 	if proxy, taken := ops.ProxyTakes(x.env, metadataAddresses[:]...); proxy != "" {
 		k := out.add(groupNetwork, "proxy.no-proxy", control.CheckWarning, "%s is set in the environment of keyfobd and NO_PROXY does not name %s: programs with that environment ask the proxy for credentials", proxy, joinedText(taken))
-		k.About, k.Fix = proxy, "export NO_PROXY="+joinedList(x.env, taken)
+		k.About, k.Hint = proxy, "NO_PROXY="+joinedList(x.env, taken)+" where keyfobd gets its environment"
+		if x.opt.OnDemand {
+			k.Fix, k.Hint = "export NO_PROXY="+shellWord(joinedList(x.env, taken))+"; keyfob stop", ""
+		}
 	} else {
 		out.add(groupNetwork, "proxy.no-proxy", control.CheckOK, "no proxy stands between programs and their metadata addresses")
 	}

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/gofrs/flock"
 
 	"keyfob/internal/control"
 	"keyfob/internal/cred"
+	"keyfob/internal/service"
 	"keyfob/internal/settings"
 )
 
@@ -25,7 +25,7 @@ const roomLimit = 15 * time.Second
 // that somebody runs in the foreground is theirs to end.
 func makeRoom(args []string, getenv func(string) string, version string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		s, err := settings.Load(settings.Flags{System: slices.Contains(args, "--system")}, getenv)
+		s, err := settings.Load(service.Places(args), getenv)
 		if err != nil {
 			return err
 		}

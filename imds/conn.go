@@ -51,8 +51,9 @@ type conn struct {
 	caller    peer.Caller // as found when it was accepted
 	callerErr error       // why it is nobody
 
-	holder       *holder // whose it is counted as, nil if it is not; guarded by Limits.mu, as are the next two
-	older, newer *conn   // of that user
+	holder       *holder       // whose it is counted as, nil if it is not; guarded by Limits.mu, as are the next two
+	older, newer *conn         // of that user
+	turn         chan struct{} // the holder's, for handshakes
 
 	// The rest belongs to the goroutine that net/http runs the connection's
 	// handlers on, one after the other.

@@ -2,7 +2,6 @@ package imds
 
 import (
 	"net"
-	"runtime"
 	"sync"
 	"time"
 )
@@ -34,7 +33,7 @@ type Limits struct {
 	all  int // connections of everybody
 
 	inLine     chan struct{} // holds one while a pipelined request is answered
-	handshakes chan struct{} // holds one for each handshake that is being computed
+	handshakes chan struct{} // holds one while a handshake is computed
 
 	mu        sync.Mutex // guards what follows, and the links between connections
 	users     map[string]*holder
@@ -50,7 +49,10 @@ type holder struct {
 	count       int
 	address     string // of strangers
 	stranger    bool
+	turn        chan struct{} // holds one while a handshake of theirs is computed, or stands in line for that
 }
+
+func newHolder() *holder { return &holder{turn: make(chan struct{}, 1)} }
 
 // NewLimits returns the Limits that fit this process: fewer connections where
 // it may not open as many files as that takes twice.
@@ -65,7 +67,7 @@ func NewLimits() *Limits {
 func newLimits(all int) *Limits {
 	all = max(all, 8)
 	return &Limits{idle: all / 2, busy: all * 3 / 4, all: all, users: map[string]*holder{}, strangers: map[string]*holder{},
-		inLine: make(chan struct{}, 1), handshakes: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+		inLine: make(chan struct{}, 1), handshakes: make(chan struct{}, 1)}
 }
 
 // admit counts c, whose caller is known, and reports whether it may be
@@ -97,7 +99,7 @@ func (l *Limits) admit(c *conn, now time.Time) bool {
 			l.strangers[u.address] = u // it may have lost its last one just now
 			l.unnamed++
 		}
-		c.holder = u
+		c.holder, c.turn = u, u.turn
 		u.push(c)
 	}
 	l.mu.Unlock()
@@ -113,13 +115,14 @@ func (l *Limits) holder(c *conn) *holder {
 		address := c.address()
 		u := l.strangers[address]
 		if u == nil {
-			u = &holder{address: address, stranger: true}
+			u = newHolder()
+			u.address, u.stranger = address, true
 		}
 		return u
 	}
 	u := l.users[c.caller.UID]
 	if u == nil {
-		u = &holder{}
+		u = newHolder()
 		l.users[c.caller.UID] = u
 	}
 	return u

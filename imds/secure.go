@@ -21,7 +21,7 @@ import (
 const (
 	handshakeTimeout = 5 * time.Second
 	alertTimeout     = time.Millisecond // for the last bytes to who does not read: the kernel takes so few at once
-	pauseHandshake   = 200 * time.Microsecond
+	pauseHandshake   = 100 * time.Microsecond
 )
 
 // tlsConfig is of every connection, whatever certificate there is at the time.
@@ -57,8 +57,9 @@ type wire struct {
 
 	// Of the goroutine that shakes hands.
 	shaking bool
-	greeted bool // the client has said something
-	inLine  bool // this handshake is being computed
+	until   time.Time // the handshake's deadline
+	greeted bool      // the client has said something
+	inLine  bool      // this handshake is being computed
 }
 
 // Read reads from the socket. During a handshake it is where the client's time
@@ -82,25 +83,44 @@ func (w *wire) Read(p []byte) (int, error) {
 	return n, w.enter()
 }
 
-// enter waits in the line of handshakes: a signature is a thousand times the
-// work of a request, and whoever asks for thousands must leave a processor to
-// the other endpoints.
+// enter waits for this handshake's turn: among those of its user or address
+// first, of whom one at a time stands in line with the others. A signature is
+// the work of ten requests, and whoever asks for thousands must take neither
+// the processor nor the turns of anybody else.
 func (w *wire) enter() error {
 	w.c.spare.Store(true)
-	select {
-	case w.c.server.limits.handshakes <- struct{}{}:
-	case <-w.c.eviction():
-		return net.ErrClosed
+	defer w.c.spare.Store(false)
+	late := time.NewTimer(time.Until(w.until))
+	defer late.Stop()
+	if err := w.wait(w.c.turn, late.C); err != nil {
+		return err
 	}
-	w.c.spare.Store(false)
+	if err := w.wait(w.c.server.limits.handshakes, late.C); err != nil {
+		<-w.c.turn
+		return err
+	}
 	w.inLine = true
 	return nil
 }
 
+func (w *wire) wait(turn chan<- struct{}, late <-chan time.Time) error {
+	select {
+	case turn <- struct{}{}:
+		return nil
+	case <-w.c.eviction():
+		return net.ErrClosed
+	case <-late:
+		return os.ErrDeadlineExceeded
+	}
+}
+
+// leave ends the turn after a pause, in which Go looks for what has come on
+// other connections (while there is work it does so every ten milliseconds only).
 func (w *wire) leave() {
 	if w.inLine {
 		time.Sleep(pauseHandshake)
 		<-w.c.server.limits.handshakes
+		<-w.c.turn
 		w.inLine = false
 	}
 }
@@ -120,7 +140,9 @@ func (w *wire) SetWriteDeadline(t time.Time) error {
 // granted, and why is logged where that may help somebody.
 func (s *Server) handshake(c *conn) bool {
 	now := time.Now()
-	_ = c.raw.SetDeadline(now.Add(handshakeTimeout))
+	c.wire.until = now.Add(handshakeTimeout)
+	_ = c.raw.SetDeadline(c.wire.until)
+	defer c.wire.leave() // also when it panics
 	c.wire.shaking = true
 	err := c.Conn.(*tls.Conn).Handshake()
 	c.wire.leave()

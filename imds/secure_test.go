@@ -474,6 +474,82 @@ func TestSecureCloses(t *testing.T) {
 	}
 }
 
+// addressed is a listener whose connections come from the addresses named.
+type addressed struct {
+	*pipeListener
+	from chan string
+}
+
+func (a *addressed) Accept() (net.Conn, error) {
+	c, err := a.pipeListener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return fromAddress{c, <-a.from}, nil
+}
+
+// TestSecureTurns: however many handshakes one address asks for, another's
+// waits for one of them at most.
+func TestSecureTurns(t *testing.T) {
+	t.Parallel()
+	l := &addressed{newPipes(), make(chan string, 1)}
+	s := newSecure(t, func(c *ContainerConfig) { c.Listener, c.identify, c.AllowUnidentified = l, nobody, true })
+	line := s.server.limits.handshakes
+	line <- struct{}{} // nobody gets on
+	done := make(chan string, 100)
+	begin := func(address string) {
+		l.from <- address
+		c := l.dial(t)
+		t.Cleanup(func() { _ = c.Close() })
+		go func() {
+			if err := tls.Client(c.Conn, s.config()).Handshake(); err != nil {
+				address += ": " + err.Error()
+			}
+			done <- address
+		}()
+	}
+	const many = 30
+	for range many {
+		begin("10.0.0.3")
+	}
+	begin("10.0.0.2")
+	waiting := func() (n int) {
+		for _, c := range s.server.limits.of(s.server) {
+			if c.spare.Load() {
+				n++
+			}
+		}
+		return n
+	}
+	for end := time.Now().Add(4 * time.Second); waiting() < many+1; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d wait", waiting())
+		}
+	}
+	<-line
+	for i := 1; ; i++ {
+		address, failed, _ := strings.Cut(<-done, ": ")
+		if failed != "" {
+			t.Errorf("%s: %s", address, failed)
+		}
+		if address == "10.0.0.2" {
+			if i > 5 { // two steps each, in turn
+				t.Errorf("it came after %d others", i-1)
+			}
+			break
+		}
+	}
+	for range many {
+		<-done
+	}
+	line <- struct{}{} // nobody has kept it
+	begin("10.0.0.2")
+	for len(s.server.limits.of(s.server)) <= many+1 || waiting() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	// The end of the server does not wait for it for longer than for a handshake.
+}
+
 // TestNewCertificate: two files that are not what they should be are refused,
 // and the error says why.
 func TestNewCertificate(t *testing.T) {

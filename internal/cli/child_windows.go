@@ -67,6 +67,8 @@ func throughShell(cmd *exec.Cmd) error {
 // arguments stand in quotes, where only " and % mean something: the first is
 // doubled, and the second is followed by an expansion that gives nothing, so
 // that no name of a variable comes about. What ends a line can't be quoted.
+// (A doubled quote inside quotes is a quote to all programs, but to some it
+// ends the quoted part too, and blanks after it part the argument.)
 func batchLine(script string, args []string) (string, error) {
 	if strings.ContainsAny(script, "\"%") {
 		return "", fmt.Errorf("cmd.exe can't be given the name %q", script)

@@ -39,10 +39,10 @@ func (a *app) configureUndo(invocation) int {
 	if a.opts.configure.list {
 		return a.undoList(j)
 	}
-	if !a.opts.yes && !a.canAsk() {
-		return a.fail(what, usage("cannot undo: nobody can be asked", "keyfob configure undo --yes"))
-	}
 	if a.opts.configure.forget {
+		if err := a.confirm("Leave the files as they are, and forget how to undo the newest change?", "cannot forget a change", "keyfob configure undo --forget --yes"); err != nil {
+			return a.fail(what, err)
+		}
 		e, err := j.Forget()
 		if err != nil {
 			return a.fail(what, nothing(err))
@@ -59,6 +59,9 @@ func (a *app) configureUndo(invocation) int {
 	}
 	if err != nil {
 		return a.fail(what, nothing(err))
+	}
+	if !a.opts.yes && !a.canAsk() {
+		return a.fail(what, usage("cannot undo: nobody can be asked", "keyfob configure undo --yes"))
 	}
 	if !a.opts.yes {
 		a.write(u.Change.Diff())

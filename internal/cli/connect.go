@@ -205,6 +205,11 @@ func (a *app) start(ctx context.Context) (*control.Client, error) {
 	if !a.mayStart() {
 		return nil, failure("keyfobd is not running, and is not to be started (--no-start or "+noStartVariable+")", "keyfob status, without either, starts it; keyfob service install has it run always")
 	}
+	// A daemon of one's own on the machine's socket would shut everybody else
+	// out, and take the place of the machine's.
+	if s, err := a.settings(); err == nil && s.SystemSocket != "" && s.Socket == s.SystemSocket {
+		return nil, failure("the machine's keyfobd is not running", "keyfob service start --system")
+	}
 	return a.underStartLock(ctx, func(ctx context.Context, s *settings.Settings) (*control.Client, error) {
 		client, err := a.dial(ctx)
 		if err == nil { // somebody has started it meanwhile

@@ -58,7 +58,7 @@ func (a *app) env(in invocation) int {
 	}
 	print, ok := shellPrinter(shell)
 	if !ok {
-		return a.fail(what, amongWords("--shell", shell, shells))
+		return a.fail(what, amongWords("--shell", shell, append(shells, "sh", "pwsh")))
 	}
 	document, err := a.credentials(in, "env")
 	if err != nil {

@@ -89,12 +89,18 @@ func (a *app) explainShadow(c control.Context) int {
 }
 
 // readProfiles reads the AWS files as programs here would, and keyfob's own.
-func (a *app) readProfiles() (*profiles.Set, error) {
+// vault are the profiles that have keys in the vault, where they are to count.
+func (a *app) readProfiles(vault ...string) (*profiles.Set, error) {
 	s, err := a.settings()
 	if err != nil {
 		return nil, err
 	}
+	held := map[string]profiles.VaultKey{}
+	for _, name := range vault {
+		held[name] = profiles.VaultKey{}
+	}
 	in := profiles.Input{
+		Vault:           held,
 		ConfigFile:      s.AWSConfigFile,
 		CredentialsFile: s.AWSCredentials,
 		KeyfobFile:      s.ProfilesFile,

@@ -52,6 +52,8 @@ func (a *app) fail(what string, err error) int {
 		hint = bad.Hint()
 	case errors.Is(err, context.DeadlineExceeded):
 		message, hint = "keyfobd gave no answer in time", "keyfob status"
+	case errors.Is(err, control.ErrGone):
+		hint = "it was just ending: keyfob list shows what there is; then the same again"
 	case errors.As(err, &hinted):
 		hint = hinted.Hint()
 	}

@@ -25,6 +25,7 @@ type overview struct {
 	Next     []nextStep            `json:"next"`
 	plain    []profiles.PlainKey   // long-lived keys in the AWS files
 	names    []string              // of profiles
+	works    func(name string) bool
 	waiting  []control.InteractionStatus
 }
 
@@ -50,11 +51,19 @@ func (a *app) overview(invocation) int {
 
 // survey finds out what is set up.
 func (a *app) survey(o *overview) error {
-	set, err := a.readProfiles()
+	s, err := a.settings()
+	if err != nil {
+		return err
+	}
+	set, err := a.readProfiles(vaultProfiles(s.DataDir)...)
 	if err != nil {
 		return err
 	}
 	o.plain, o.names = set.PlainKeys(), set.Names()
+	o.works = func(name string) bool {
+		p, err := set.Resolve(profiles.Query{Profile: name, ProfileOrigin: profiles.Origin{Kind: profiles.FromFlag}})
+		return err == nil && p.Err == nil
+	}
 	o.Profiles = len(o.names)
 	if err := set.Err(); err != nil {
 		o.Problem = err.Message
@@ -82,7 +91,10 @@ func (a *app) survey(o *overview) error {
 		return nil
 	}
 	o.names, o.Missing = nil, map[string]string{}
+	failing := map[string]bool{}
+	o.works = func(name string) bool { return !failing[name] }
 	for _, p := range known.Profiles {
+		failing[p.Name] = p.Error != ""
 		o.names = append(o.names, p.Name)
 		if p.Session != nil && sessionCell(p.Session.Expiration, time.Now()).text != "ended" {
 			o.SignedIn++
@@ -131,15 +143,14 @@ func (o *overview) steps() []nextStep {
 			break
 		}
 	}
-	name := o.names[0]
-	for _, n := range o.names {
-		if o.Missing[n] == "" {
-			name = n
-			break
+	add("keyfob list", "the profiles, and what each one waits for")
+	for _, name := range o.names {
+		if o.Missing[name] == "" && o.works(name) {
+			add("keyfob exec "+quoted(name)+" -- aws sts get-caller-identity", "run a program with credentials")
+			return steps
 		}
 	}
-	add("keyfob list", "the profiles, and what each one waits for")
-	add("keyfob exec "+quoted(name)+" -- aws sts get-caller-identity", "run a program with credentials")
+	add("keyfob doctor", "no profile works yet: it says why, and what mends it")
 	return steps
 }
 
@@ -166,7 +177,7 @@ func (o *overview) text(l look) string {
 	if o.Daemon != nil && o.Profiles > 0 {
 		counted += fmt.Sprintf(": %d with a session", o.SignedIn)
 		if n := len(o.Missing); n > 0 {
-			counted += fmt.Sprintf(", %d want something of you", n)
+			counted += ", " + count(n, "wants something of you", "want something of you")
 		}
 	}
 	var b strings.Builder

@@ -132,15 +132,22 @@ func answer(value string) *control.Answer {
 
 // noWay is the error where a question can't be put to anybody.
 func noWay(q control.Prompt, why string) error {
-	what := q.Text
-	if what == "" {
-		what = "an answer (" + q.Kind + ") for " + q.Profile
+	what := "for the MFA code for " + q.Profile
+	switch {
+	case q.Kind == control.PromptCode:
+		what = "for the code that the page shows, for " + q.Profile
+	case q.Kind == control.PromptConfirm:
+		what = "for a person's yes to " + q.Profile
+	case q.Kind == control.PromptChoice: // whose text is a question
+		what = strconv.Quote(orText(q.Text, "which one?")) + " for " + q.Profile
+	case q.Text != "": // "MFA code for DEVICE"
+		what = "for " + q.Text
 	}
-	hint := "keyfob login " + quoted(q.Profile)
+	line := "keyfob login " + quoted(q.Profile)
 	if q.Kind == control.PromptConfirm {
-		hint = "keyfob answer " + q.Interaction
+		line = strings.TrimSpace("keyfob answer " + q.Interaction)
 	}
-	return person("cannot ask for "+what+": "+why, strings.TrimSpace(hint))
+	return person("cannot ask "+what+": "+why, line+", in a terminal")
 }
 
 // about is the first line of what is shown for a question.

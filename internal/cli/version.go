@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -189,19 +190,36 @@ func keyringHasCgo() (has, known bool) {
 	return builtWithCgo(program)
 }
 
-// builtWithCgo reads CGO_ENABLED of the settings that Go writes into a
-// program behind a mark of its own (package debug/buildinfo, which also knows
-// older forms and would make keyfob larger by five packages).
+// builtWithCgo reads CGO_ENABLED of what Go writes into a program: a mark of
+// 16 bytes, the last of them flags, and from the 32nd on the version of Go and
+// the settings, each behind its length. Package debug/buildinfo reads it too,
+// and would make keyfob larger by five packages.
 func builtWithCgo(program []byte) (has, known bool) {
-	const mark, setting, reach = "\xff Go buildinf:", "build\tCGO_ENABLED=", 1 << 20
+	const mark, inline, at = "\xff Go buildinf:", 2, 32
 	for {
 		i := bytes.Index(program, []byte(mark))
-		if i < 0 {
+		if i < 0 || i+at > len(program) {
 			return false, false
 		}
+		info := program[i+at:]
+		isInline := program[i+15]&inline != 0
 		program = program[i+len(mark):]
-		if _, rest, ok := bytes.Cut(program[:min(reach, len(program))], []byte(setting)); ok && len(rest) > 0 {
-			return rest[0] == '1', true
+		version, info, ok := lengthThen(info)
+		if !ok || !isInline || !bytes.HasPrefix(version, []byte("go")) && !bytes.HasPrefix(version, []byte("devel")) {
+			continue
+		}
+		settings, _, ok := lengthThen(info)
+		if _, value, found := bytes.Cut(settings, []byte("\nbuild\tCGO_ENABLED=")); ok && found && len(value) > 0 {
+			return value[0] == '1', true
 		}
 	}
+}
+
+// lengthThen reads a text behind its length, and returns what follows it.
+func lengthThen(b []byte) (text, rest []byte, ok bool) {
+	n, used := binary.Uvarint(b)
+	if used <= 0 || n > uint64(len(b)-used) {
+		return nil, nil, false
+	}
+	return b[used : used+int(n)], b[used+int(n):], true
 }

@@ -265,6 +265,43 @@ func everyMessageShown(t *testing.T, runs []ran) {
 	t.Logf("%d messages of the command: %d shown with real programs, %d by tests with a daemon that answers what it is told, %d not", len(all), here, len(all)-here-len(unprovoked), len(unprovoked))
 }
 
-// unprovoked are messages that no test can cause here, with the reason. The
-// list only shrinks: whoever adds a message adds its test.
-var unprovoked = map[string]string{}
+// unprovoked are messages that no test causes, with the reason. The list only
+// shrinks: whoever adds a message adds its test.
+var unprovoked = map[string]string{
+	// Not said to anybody.
+	"help is wanted":                              "decides that the help is printed",
+	"it is no list of numbers":                    "decides that a text is looked for",
+	"there is no terminal to ask on":              "each command says it in its own words",
+	"cannot ask: there is nothing to choose from": "nobody asks with an empty list",
+
+	// What only a daemon could say that is not of this release.
+	"cannot read an entry of the audit log: it is not of this version": "the daemon answers with entries that it wrote",
+	"keyfobd's answer has no end":                                      "the daemon's pages end",
+	"keyfobd's answer holds no credentials":                            "the daemon answers with credentials or an error",
+	"its address has characters that an address can't have":            "the daemon makes addresses that are some",
+	"cannot show the sign-in page:":                                    "the daemon makes addresses that are some",
+	"cannot open the identity provider's page:":                        "the daemon checks saml_url",
+	"cannot ask for a choice: there is nothing to choose from":         "the daemon asks for one of several",
+	"gave no assertion":                                                "keyfob-signin gives one or ends with an error",
+
+	// What takes as long as the patience of the command.
+	"cannot start keyfobd: another keyfob has been starting it for too long":           "35 s",
+	"cannot start keyfobd: it is not ready after":                                      "20 s",
+	"cannot start keyfobd: it is ready but does not answer on":                         "needs a socket that is taken away just then",
+	"keyfobd (pid … ) has not ended in":                                                "15 s",
+	"cannot make the program's AWS files: another keyfob exec has held … for too long": "as long as it waits for the lock",
+
+	// What the kernel does not do to a test.
+	"cannot tell where keyfob is:":                     "/proc would have to be gone",
+	"cannot use the terminal:":                         "a terminal would have to fail between two calls",
+	"cannot read the terminal:":                        "a terminal would have to fail between two calls",
+	"cannot ask: the terminal is gone":                 "its end kills the command first",
+	"cannot use what was typed: it is too long":        "the kernel cuts lines at 4,095 bytes",
+	"cannot make the program's AWS files: cannot lock": "a file system without locks",
+
+	// What needs a machine of its own (the tests of the system daemon): it
+	// leaves the token of a grant to the command.
+	"cannot keep the grant's token:":       "a system daemon",
+	"cannot keep the grant's token in":     "a system daemon",
+	"it holds something else than a token": "a system daemon",
+}

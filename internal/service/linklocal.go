@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"keyfob/internal/atomicfile"
 	"keyfob/internal/settings"
 )
 
@@ -478,7 +479,7 @@ func (l *linkLocal) writeMade(addrs []netip.Addr) error {
 	if _, err := makeDirs(filepath.Dir(l.made())); err != nil {
 		return fileError("write", l.made(), err)
 	}
-	if err := writeFile(l.made(), b.String(), 0o644); err != nil {
+	if err := atomicfile.Write(l.made(), []byte(b.String()), atomicfile.Options{Mode: 0o644}); err != nil {
 		return fileError("write", l.made(), err)
 	}
 	return nil

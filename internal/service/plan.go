@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"keyfob/internal/atomicfile"
 )
 
 // Plan is what will be done, in order. Its String is for people.
@@ -110,11 +112,11 @@ func (s Step) perform(ctx context.Context) (undo func(), err error) {
 		st, _ := os.Stat(s.Write)
 		made, err := makeDirs(filepath.Dir(s.Write))
 		if err == nil {
-			err = writeFile(s.Write, s.Content, s.Mode)
+			err = atomicfile.Write(s.Write, []byte(s.Content), atomicfile.Options{Mode: s.Mode})
 		}
 		undo := func() {
 			if readErr == nil && st != nil {
-				_ = writeFile(s.Write, string(old), st.Mode().Perm())
+				_ = atomicfile.Write(s.Write, old, atomicfile.Options{Mode: st.Mode().Perm()})
 				return
 			}
 			_ = os.Remove(s.Write)
@@ -197,32 +199,4 @@ func makeDirs(dir string) (made []string, err error) {
 		made = append([]string{missing[i]}, made...)
 	}
 	return made, nil
-}
-
-// writeFile replaces a file in one moment: there is either the old or the
-// new one, never an empty one that would stand in the next install's way.
-func writeFile(path, content string, mode fs.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".keyfob-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if _, err := f.WriteString(content); err != nil {
-		return err
-	}
-	if err := f.Chmod(mode); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"keyfob/internal/atomicfile"
 )
 
 // fakeSystemctl keeps what it is told in files of $STATE: enabled, active,
@@ -370,7 +372,7 @@ func TestFailedUpgradeGoesBack(t *testing.T) {
 func TestUnwritableDirectories(t *testing.T) {
 	if os.Getuid() == 0 {
 		// Root may write anywhere but here.
-		err := writeFile("/proc/keyfob-test", "x", 0o644)
+		err := atomicfile.Write("/proc/keyfob-test", []byte("x"), atomicfile.Options{Mode: 0o644})
 		if err == nil {
 			t.Fatal("/proc took a file")
 		}

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"keyfob/internal/atomicfile"
 )
 
 // Journal is a directory of records, one for each Change that was applied:
@@ -150,34 +152,10 @@ func (j Journal) save(e *Entry) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := writePrivate(j.file(e.ID), append(text, '\n')); err != nil {
+	if err := atomicfile.Write(j.file(e.ID), append(text, '\n'), atomicfile.Options{}); err != nil {
 		return fmt.Errorf("cannot note how to undo it in %s: %w", j.Dir, cause(err))
 	}
 	return nil
-}
-
-// writePrivate puts a file of mode 0600 in place, atomically and durably.
-func writePrivate(path string, text []byte) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".keyfob-*.tmp") // 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = tmp.Close()
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	if _, err = tmp.Write(text); err != nil {
-		return err
-	}
-	if err = tmp.Sync(); err != nil {
-		return err
-	}
-	if err = tmp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
 }
 
 // Entries are all changes, the oldest first.

@@ -123,7 +123,7 @@ check "the script is as it was" cmp "$(dirname "$0")/../openrc/keyfob" /etc/init
 says "uninstall" 'belongs to a package' keyfob service uninstall --system
 check "the script stays" cmp "$(dirname "$0")/../openrc/keyfob" /etc/init.d/keyfob
 check "stopped, and in no runlevel" bash -c '! pgrep -x keyfobd && ! rc-update show | grep -qw keyfob'
-check "purge" keyfob service uninstall --system --purge
+check "purge" keyfob service uninstall --system --purge --yes
 rm /etc/init.d/keyfob /usr/bin/keyfob*
 after=$(every_file)
 if [ "$before" = "$after" ]; then ok "nothing is left, and nothing else is gone"; else bad "files differ: $(diff <(echo "$before") <(echo "$after") | grep '^[<>]' | head -8)"; fi

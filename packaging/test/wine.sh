@@ -24,10 +24,13 @@ BIN=$programs
 # shellcheck source=packaging/test/checks.sh
 . "$(dirname "$0")/checks.sh"
 
-fake='' daemon=''
+fake='' daemon='' alive=''
+# Another run may be under way.
+imds=$((20000 + RANDOM % 10000)) container=$((30000 + RANDOM % 2000))
 # shellcheck disable=SC2317 # called by trap
 cleanup() {
 	[ -z "$daemon" ] || kill "$daemon" 2>/dev/null
+	[ -z "$alive" ] || kill "$alive" 2>/dev/null
 	[ -z "$fake" ] || kill "$fake" 2>/dev/null
 	wineserver -k 2>/dev/null || true
 	wineserver -w 2>/dev/null || true
@@ -70,7 +73,7 @@ wait_for 10 grep -q secret_access_key "$work/aws.json" || bad "the fake AWS does
 url=$(field url <"$work/aws.json") key=$(sed 's/.*"access_key_id":"\([^"]*\)".*/\1/' "$work/aws.json") secret=$(field secret_access_key <"$work/aws.json")
 printf '[profile base]\r\nregion = eu-west-1\r\nendpoint_url = %s\r\n' "$url" >"$home/config"
 printf 'a passphrase' >"$home/passphrase"
-printf '[[endpoint]]\r\nkind = "imds"\r\nlisten = "127.0.0.1:9933"\r\nprofile = "base"\r\n[[endpoint]]\r\nkind = "container"\r\nlisten = "127.0.0.1:9934"\r\n' >"$home/config.toml"
+printf '[[endpoint]]\r\nkind = "imds"\r\nlisten = "127.0.0.1:%s"\r\nprofile = "base"\r\n[[endpoint]]\r\nkind = "container"\r\nlisten = "127.0.0.1:%s"\r\n' "$imds" "$container" >"$home/config.toml"
 export KEYFOB_CONFIG='C:\keyfob\config.toml' KEYFOB_DATA_DIR='C:\keyfob\data' KEYFOB_KEYSTORE=passphrase KEYFOB_PASSPHRASE_FILE='C:\keyfob\passphrase'
 export AWS_CONFIG_FILE='C:\keyfob\config' AWS_SHARED_CREDENTIALS_FILE='C:\keyfob\credentials'
 says "version" '^keyfob ' k version
@@ -90,12 +93,12 @@ check "the secret is in no file" bash -c '! grep -rqF "$0" "$1"' "$secret" "$hom
 touch "$work/events"
 (while [ -e "$work/events" ]; do k status; done >/dev/null 2>&1) &
 events=$!
-says "a Windows program gets a token" '^200' timeout 60 wine 'C:\keyfob\imdsget.exe' 127.0.0.1:9933
-says "and credentials" '^ASIA' timeout 60 wine 'C:\keyfob\imdsget.exe' 127.0.0.1:9933 base
-check "a caller that is no Windows program gets nothing" test "$(curl -s -o /dev/null -w '%{http_code}' -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://127.0.0.1:9933/latest/api/token)" = 403
+says "a Windows program gets a token" '^200' timeout 60 wine 'C:\keyfob\imdsget.exe' "127.0.0.1:$imds"
+says "and credentials" '^ASIA' timeout 60 wine 'C:\keyfob\imdsget.exe' "127.0.0.1:$imds" base
+check "a caller that is no Windows program gets nothing" test "$(curl -s -o /dev/null -w '%{http_code}' -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "http://127.0.0.1:$imds/latest/api/token")" = 403
 rm "$work/events"
 wait "$events"
-says "exec" 'AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:9934' k exec base -- cmd.exe /c set
+says "exec" "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:$container" k exec base -- cmd.exe /c set
 check "lock" k lock
 check "unlock" k unlock
 check "stop" k stop
@@ -112,20 +115,27 @@ echo "# who may enter, under wine"
 refuses_wide() { # what is open to everybody is refused, with the command that mends it
 	refuses "$1" 'lets Everyone in' timeout 60 wine 'C:\keyfob\keyfobd.exe' run
 }
-check "the data directory is the person's alone" test "$(stat -c %a "$home/data")" = 700
+# Administrators become the file's group.
+check "the data directory is closed to others" bash -c '[[ $0 = 7?0 ]]' "$(stat -c %a "$home/data")"
+mode=$(stat -c %a "$home/data")
 chmod 755 "$home/data"
 refuses_wide "a data directory that everybody may enter"
-chmod 700 "$home/data" && chmod 755 "$home/data/vault"
+chmod "$mode" "$home/data" && chmod 755 "$home/data/vault"
 refuses_wide "a vault that everybody may enter"
 chmod 700 "$home/data/vault"
+invalid() { # invalid TEXT WORDS COMMAND…: it fails, in these words
+	local text=$1 words=$2 out
+	shift 2
+	if out=$("$@" 2>&1) || ! grep -q -- "$words" <<<"$out"; then bad "$text: $out"; else ok "$text"; fi
+}
 machine=$WINEPREFIX/drive_c/ProgramData/keyfob
 mkdir -p "$machine"
 touch "$machine/config.toml"
 check "validate --system" as_machine d validate --system
 chmod 666 "$machine/config.toml"
-refuses "settings of the machine that everybody may write" 'Everyone may write' as_machine d validate --system
+invalid "settings of the machine that everybody may write" 'Everyone may write' as_machine d validate --system
 chmod 600 "$machine/config.toml" && chmod 777 "$machine"
-refuses "settings of the machine that everybody may replace" 'Everyone may replace' as_machine d validate --system
+invalid "settings of the machine that everybody may replace" 'Everyone may replace' as_machine d validate --system
 refuses "install over a directory that everybody may enter" 'lets Everyone in' as_machine d service install --system
 rm -r "$machine"
 
@@ -135,6 +145,8 @@ cmd_file() { # cmd_file: the lines of standard input, run by cmd.exe
 	{ printf '@echo off\n' && cat; } | sed 's/$/\r/' >"$home/run.cmd"
 	timeout 60 wine cmd.exe /c 'C:\keyfob\run.cmd' </dev/null | tr -d '\r'
 }
+k status >"$work/first" 2>&1 # starts the daemon, see above
+k status >"$work/second" 2>&1
 # Values as AWS gives them, and ones with what cmd.exe has uses for.
 says "env for cmd.exe" '^ASIA' cmd_file <<'CMD'
 C:\keyfob\keyfob.exe env base --shell cmd >C:\keyfob\vars.cmd
@@ -145,28 +157,31 @@ check "the key is that of the file" grep -qF "$(cmd_file <<<'call C:\keyfob\vars
 echo %AWS_SESSION_TOKEN%')" "$home/vars.cmd"
 for region in 'a b' "a'b" 'a;b=c(d),e' 'a\b' '{~#@}'; do
 	k env base --shell cmd --region "$region" >"$home/vars.cmd" 2>"$work/err" || cat "$work/err"
-	says "env for cmd.exe: $region" "^AWS_REGION=\[$(sed 's/[\[\]*.]/\\&/g' <<<"$region")\]$" cmd_file <<-'CMD'
-		call C:\keyfob\vars.cmd
-		C:\keyfob\printargs.exe
-	CMD
+	got=$(cmd_file <<<'call C:\keyfob\vars.cmd
+C:\keyfob\printargs.exe')
+	check "env for cmd.exe: $region" test "$got" = "AWS_REGION=[$region]"
 done
 for region in 'a%b' 'a&b' 'a^b' 'a"b' 'a|b' 'a!b'; do
 	refuses "env for cmd.exe: $region" "can't quote" k env base --shell cmd --region "$region"
 done
 printf '@C:\\keyfob\\printargs.exe %%*\r\n' >"$home/with blank.cmd"
-passes() { # passes TEXT ARGUMENT: exec gives it to a program, and to one through a batch file
+passes() { # passes TEXT ARGUMENT [program]: exec gives it to a program, and to one through a batch file
 	local got
 	got=$(k exec base -- 'C:\keyfob\printargs.exe' "$2" 2>&1 | tr -d '\r' | head -1)
 	if [ "$got" = "[$2]" ]; then ok "exec passes on $1"; else bad "exec passes on $1: $got"; fi
+	[ "${3:-}" != program ] || return
 	got=$(k exec base -- 'C:\keyfob\with blank.cmd' "$2" 2>&1 | tr -d '\r' | head -1)
 	if [ "$got" = "[$2]" ]; then ok "exec passes on $1, to a batch file"; else bad "exec passes on $1, to a batch file: $got"; fi
 }
 passes blanks 'a b  c'
 passes 'what joins commands' 'a&echo b|c>d<e'
 passes 'a caret' '^a^^b'
-passes 'a per cent sign' '100% %PATH% %%'
+# Wine's cmd.exe expands what %* has become once more; Windows's does not.
+passes 'a per cent sign' '100% %PATH% %%' program
 passes 'backslashes' 'C:\a b\'
-passes 'quotes' 'a"b c"d'
+# "" is a quote to all programs; whether it ends the quoted part they disagree.
+passes 'a quote' 'a"b'
+passes 'quotes' 'a"b c"d' program
 passes 'nothing' ''
 says "exec in cmd.exe's own line" '^\[a b&c\]$' cmd_file <<'CMD'
 C:\keyfob\keyfob.exe exec base -- C:\keyfob\printargs.exe "a b&c"
@@ -193,8 +208,16 @@ if GOOS=windows CGO_ENABLED=0 bash -c 'go mod edit -replace golang.org/x/sys="$1
 	s() { as_machine timeout 60 wine 'C:\keyfob\service\keyfobd.exe' "$@" </dev/null; }
 	m() { as_machine k --socket '\\.\pipe\keyfob-system' "$@"; }
 	wineserver -k && wineserver -w
+	# Where nothing is left, wine ends, and the next command starts it anew,
+	# with all services.
+	mkfifo "$work/never"
+	sleep 300 >"$work/never" &
+	alive=$!
+	wine cmd.exe <"$work/never" >/dev/null 2>&1 &
 	s service install --system --dry-run >/dev/null # a service manager, without our variables
-	mkdir "$machine" && printf '[keystore]\r\nbackend = "passphrase"\r\n' >"$machine/config.toml"
+	# Wine gives a service another %ProgramData% than a person.
+	rm -rf "$WINEPREFIX/drive_c/users/Public/keyfob" # of the one that found itself in no service
+	mkdir "$WINEPREFIX/drive_c/users/Public/keyfob" && ln -s ../users/Public/keyfob "$machine" && printf '[keystore]\r\nbackend = "passphrase"\r\n' >"$machine/config.toml"
 	check "install makes and starts the service" s service install --system
 	says "it runs, and starts by itself" '"enabled":true,"running":true' s service status --system --json
 	m status >/dev/null 2>&1
@@ -210,6 +233,7 @@ if GOOS=windows CGO_ENABLED=0 bash -c 'go mod edit -replace golang.org/x/sys="$1
 	check "uninstall" s service uninstall --system
 	check "nothing is in the registry" bash -c '! wine reg query "HKLM\\SYSTEM\\CurrentControlSet\\Services\\EventLog\\Application\\keyfob" && ! wine reg query "HKLM\\SYSTEM\\CurrentControlSet\\Services\\keyfob"'
 	says "nothing is installed" '"installed":false' s service status --system --json
+	kill "$alive"
 else
 	bad "the program for wine's services does not build: $(tail -3 "$work/build.log")"
 fi
@@ -220,6 +244,16 @@ printf 'no_such_setting = 1\r\n' >"$home/bad.toml"
 # Wine writes each event to its own log.
 events() { WINEDEBUG=-all,err+eventlog,warn+eventlog,trace+eventlog "$@" 2>&1 | grep -a ReportEvent; }
 says "a daemon that can't start says so there" 'ReportEventW.*keyfobd: cannot .*no_such_setting' events env 'KEYFOB_CONFIG=C:\keyfob\bad.toml' timeout 60 wine 'C:\keyfob\keyfobd.exe' run --service
+WINEDEBUG=-all,err+eventlog,warn+eventlog,trace+eventlog wine 'C:\keyfob\keyfobd.exe' run --service >"$work/events.log" 2>&1 </dev/null &
+daemon=$!
+wait_for 20 grep -qa 'ReportEventW.*keyfobd is ready' "$work/events.log"
+check "its start is an event" grep -qa 'ReportEventW.*keyfobd is ready' "$work/events.log"
+k status >/dev/null 2>&1
+check "stop" k stop
+wait "$daemon"
+daemon=''
+check "its end is an event" grep -qa 'ReportEventW.*keyfobd ended' "$work/events.log"
+check "and in the file" grep -q 'keyfobd ended' "$WINEPREFIX"/drive_c/users/*/AppData/Local/keyfob/keyfobd.log
 
 echo "# Go's tests under wine"
 # Wine 8 can't remove a file as Go's RemoveAll likes it best.
