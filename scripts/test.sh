@@ -102,6 +102,7 @@ for os in linux darwin windows; do
   GOOS=$os CGO_ENABLED=0 go vet ./...
 done
 
+go vet scripts/pictures/draw.go
 say "staticcheck"
 staticcheck=$(command -v staticcheck || echo "$(go env GOPATH)/bin/staticcheck")
 if [ ! -x "$staticcheck" ]; then
