@@ -34,9 +34,10 @@ func (d *daemon) wireError(err error, what string) *control.Error {
 	case errors.Is(err, cred.ErrLocked), keystore.NeedsPerson(err):
 		e.Code = control.CodeInteraction
 		if st := d.vault.Status(); errors.Is(err, cred.ErrLocked) && st.Err != nil {
-			e.Message = "cannot " + what + ": " + strings.TrimPrefix(sentence(st.Err, "open the vault"), "cannot ")
-			e.Hint = hintOf(st.Err)
+			e.Message = "cannot " + what + ": the vault is locked: " + reason(st.Err)
+			err = st.Err
 		}
+		e.Hint = d.vaultHint(err)
 		if e.Hint == "" {
 			e.Hint = "keyfob unlock"
 		}
@@ -60,6 +61,30 @@ func sentence(err error, what string) string {
 		text = fmt.Sprintf("cannot %s: %s", what, text)
 	}
 	return text
+}
+
+// reason is why something else could not be done, for the end of a sentence
+// that says what can't be done now: of "cannot get the key: no keyring
+// answers" the second half.
+func reason(err error) string {
+	text := oneText(err.Error())
+	if _, why, ok := strings.Cut(text, ": "); ok && strings.HasPrefix(text, "cannot ") {
+		return why
+	}
+	return text
+}
+
+// vaultHint is what opens the vault after err. Where no keyring answers and no
+// key was made yet, a passphrase can take its place: how, depends on who
+// starts this daemon.
+func (d *daemon) vaultHint(err error) string {
+	switch {
+	case !errors.Is(err, keystore.ErrNoKeyring) || !d.vault.Status().New:
+		return hintOf(err)
+	case d.opt.OnDemand:
+		return "start the keyring; or have a passphrase in its place: keyfob stop; keyfob unlock --keystore passphrase"
+	}
+	return "start the keyring; or have a passphrase in its place: keystore.backend = \"passphrase\" in config.toml, then keyfob service restart; keyfob unlock"
 }
 
 func trimCannot(text string) string { return strings.TrimPrefix(text, "cannot ") }

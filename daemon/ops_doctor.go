@@ -255,7 +255,8 @@ func (x *checkup) vaultPart(ctx context.Context) (out checks) {
 		out.add(groupVault, "vault.unlocked", control.CheckFailed, "keyfob is locked").Fix = "keyfob unlock"
 	case vs.Locked && vs.Err != nil:
 		k := out.failed(groupVault, "vault.unlocked", vs.Err)
-		if k.Fix == "" {
+		k.Fix, k.Hint = "", ""
+		if mends(k, x.vaultHint(vs.Err)); k.Fix == "" && k.Hint == "" {
 			k.Fix = "keyfob unlock"
 		}
 	case vs.Locked && vs.New:

@@ -28,7 +28,7 @@ func (d *daemon) status(c *call) (any, error) {
 		Warnings:      []string{},
 	}
 	if st.Err != nil && c.admin {
-		out.Keystore.Error = oneText(st.Err.Error())
+		out.Keystore.Error, out.Keystore.Hint = oneText(st.Err.Error()), d.vaultHint(st.Err)
 	}
 	d.endpointStatus(c, &out)
 	d.sessionStatus(c, &out)
@@ -87,7 +87,7 @@ func (d *daemon) sessionStatus(c *call, out *control.StatusResult) {
 			continue
 		}
 		e := control.SessionStatus{Profile: s.Profile, AccessKeyID: s.AccessKeyID, AccountID: s.AccountID, Callers: s.Callers,
-			Fetched: stampText(s.Fetched), Expiration: stampText(d.advertised(s)), NextRefresh: stampText(s.NextRefresh)}
+			Region: s.Region, RoleARN: s.RoleARN, Narrowed: s.Policy != "", Fetched: stampText(s.Fetched), Expiration: stampText(d.advertised(s)), NextRefresh: stampText(s.NextRefresh)}
 		e.LastError = oneText(s.LastError)
 		if !c.admin {
 			e.Callers = 0 // the others are not his business

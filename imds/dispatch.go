@@ -76,7 +76,7 @@ func (s *Server) serve(c *conn, w http.ResponseWriter, r *http.Request) {
 		}
 		c.spare.Store(false)
 		defer func() {
-			time.Sleep(pausePipelined)
+			time.Sleep(s.limits.pause)
 			<-s.limits.inLine
 		}()
 	}

@@ -33,6 +33,7 @@ type Limits struct {
 	all  int // connections of everybody
 
 	inLine     chan struct{} // holds one while a pipelined request is answered
+	pause      time.Duration // after such a request; tests of a simulated clock have none
 	handshakes chan struct{} // holds one while a handshake is computed
 
 	mu        sync.Mutex // guards what follows, and the links between connections
@@ -67,7 +68,7 @@ func NewLimits() *Limits {
 func newLimits(all int) *Limits {
 	all = max(all, 8)
 	return &Limits{idle: all / 2, busy: all * 3 / 4, all: all, users: map[string]*holder{}, strangers: map[string]*holder{},
-		inLine: make(chan struct{}, 1), handshakes: make(chan struct{}, 1)}
+		inLine: make(chan struct{}, 1), pause: pausePipelined, handshakes: make(chan struct{}, 1)}
 }
 
 // admit counts c, whose caller is known, and reports whether it may be

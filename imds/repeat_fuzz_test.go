@@ -93,6 +93,7 @@ func (w *world) start(ctx context.Context, done chan<- error) {
 		if i == 1 {
 			s.again = func(*conn, time.Time) (*rendered, time.Time) { return nil, time.Time{} }
 		}
+		s.limits.pause = 0 // both are to see the same time
 		w.servers[i] = s
 		go func() { done <- s.Run(ctx) }()
 	}

@@ -257,9 +257,9 @@ func (v *Vault) explain(err error, backend string, made bool) error {
 	case errors.Is(err, ErrDismissed):
 		hint = "keyfob unlock asks again"
 	case errors.Is(err, ErrKeyMissing) && backend == BackendKeyctl:
-		hint = "keyctl forgets at reboot: use the recovery key, or move " + v.dir + " away and add the keys again"
+		hint = "keyctl forgets at reboot: keyfob unlock --recovery, or move " + v.dir + " away and add the keys again"
 	case errors.Is(err, ErrKeyMissing):
-		hint = "unlock or restore the keyring that holds it, then keyfob unlock"
+		hint = "unlock or restore the keyring that holds it, then keyfob unlock; or with a recovery key: keyfob unlock --recovery"
 	default:
 		hint = cred.HintOf(err)
 	}

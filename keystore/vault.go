@@ -215,7 +215,7 @@ func (v *Vault) Warning() string {
 
 func warningOf(backend string) string {
 	if backend == BackendKeyctl {
-		return "the keystore keyctl forgets the vault's key at reboot: what is stored can then be read with the recovery key only"
+		return "the keystore keyctl forgets the vault's key at reboot: what is stored can then be read with a recovery key only (keyfob vault recovery-key makes one)"
 	}
 	return ""
 }

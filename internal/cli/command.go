@@ -26,6 +26,7 @@ type options struct {
 	configure                                                 configureOptions
 	importing                                                 importOptions
 	certificate                                               certificateOptions
+	recovery                                                  bool
 }
 
 // command is one word of keyfob, or two ("grant add").
@@ -167,7 +168,13 @@ func commands() []*command {
 				fs.BoolVar(&o.offline, "offline", false, "ask nothing outside this machine")
 			}), run: (*app).doctor},
 		{name: "lock", short: "forget keys and credentials in memory and hand out none until unlock", flags: jsonFlag, run: (*app).lock},
-		{name: "unlock", short: "open the vault", long: "With standard input not a terminal a passphrase is read from it, as one line.", flags: jsonFlag, run: (*app).unlock},
+		{name: "unlock", short: "open the vault", long: "With standard input not a terminal a passphrase is read from it, as one line; with --recovery the recovery\nkey, and as a second line a new passphrase.",
+			flags: both(jsonFlag, func(o *options, fs *flag.FlagSet) {
+				fs.BoolVar(&o.recovery, "recovery", false, "open it with the recovery key, and set a new passphrase where it has one")
+			}), run: (*app).unlock},
+		{name: "vault recovery-key", short: "make a recovery key, which opens the vault when its keyring or passphrase is lost",
+			long:  "Write it down, and keep it away from this machine: it is shown once and kept nowhere. A former one opens nothing\nany more. A passphrase is asked for, or read from standard input as one line.",
+			flags: both(yesFlag, jsonFlag), run: (*app).recoveryKey},
 		{name: "reload", short: "have the daemon read its files again", flags: jsonFlag, run: (*app).reload},
 		{name: "stop", short: "end the daemon", flags: jsonFlag, run: (*app).stop},
 		{name: "service", args: "install|uninstall|start|stop|restart|status|logs", max: -1, passes: true, short: "run keyfobd as a service: yours, or the machine's with --system",

@@ -277,7 +277,7 @@ func (w *wizard) finish(change *setup.Change, notes []string, all []setup.Profil
 			out.Diff = diff
 			w.printJSON(out)
 		} else {
-			w.print(diff)
+			w.print(paintDiff(diff, w.lookOf(w.Stdout)))
 		}
 		return nil
 	}
@@ -289,10 +289,13 @@ func (w *wizard) finish(change *setup.Change, notes []string, all []setup.Profil
 		w.notice("nothing has to change: " + strings.Join(out.Profiles, ", "))
 	} else {
 		if !w.opts.quiet || !w.opts.yes {
-			w.write(diff)
+			w.write(paintDiff(diff, w.lookOf(w.Stderr)))
 		}
 		if !w.opts.yes {
 			ok, err := askYes("Write that?", true)
+			if errors.Is(err, errInputEnded) {
+				return failure(err.Error()+", and no file was changed", w.keysStay())
+			}
 			if err != nil {
 				return err
 			}
@@ -321,6 +324,27 @@ func (w *wizard) finish(change *setup.Change, notes []string, all []setup.Profil
 	}
 	w.advise(strings.ReplaceAll(w.kind.next, " P", " "+quoted(out.Profiles[0])))
 	return nil
+}
+
+// paintDiff colours the lines that come and those that go.
+func paintDiff(diff string, l look) string {
+	if !l.colour {
+		return diff
+	}
+	var b strings.Builder
+	for line := range strings.Lines(diff) {
+		text, end := strings.TrimSuffix(line, "\n"), line[len(strings.TrimSuffix(line, "\n")):]
+		switch {
+		case strings.HasPrefix(text, "+++ "), strings.HasPrefix(text, "--- "):
+			text = l.paint(bold, text)
+		case strings.HasPrefix(text, "+"):
+			text = l.paint(green, text)
+		case strings.HasPrefix(text, "-"):
+			text = l.paint(red, text)
+		}
+		b.WriteString(text + end)
+	}
+	return b.String()
 }
 
 // keysStay tells who breaks off that the vault holds what was added.

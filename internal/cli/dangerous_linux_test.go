@@ -22,11 +22,12 @@ var dangerous = map[string][]struct {
 	"mfa remove": {{"mfa remove arn:aws:iam::123456789012:mfa/u", "Remove the seed of arn:", "mfa-remove"}, {"mfa remove --profile a", "Remove the seed of the MFA device of a", "mfa-remove"}},
 	"certificate remove": {{"certificate remove host", "Remove the certificate and key host", "certificate-remove"},
 		{"certificate remove ./cert.pem", "Remove the passphrase of /", "certificate-remove"}},
-	"rotate":         {{"rotate --due 90d", "delete the old ones in AWS?", "rotate"}},
-	"configure":      {{"configure x --kind role --role-arn arn:aws:iam::123456789012:role/r --source-profile a --external-id none --mfa-serial none --region eu-west-1", "Write that?", ""}},
-	"configure undo": {{"configure undo", "Take back", ""}, {"configure undo --forget", "forget how to undo", ""}},
-	"import":         {{"import dev", "move them into the vault?", "add"}, {"import --all", "move them into the vault?", "add"}},
-	"service":        {{"service uninstall --system --purge", "Remove the machine's keyfob with its vault", "uninstall"}},
+	"rotate":             {{"rotate --due 90d", "delete the old ones in AWS?", "rotate"}},
+	"configure":          {{"configure x --kind role --role-arn arn:aws:iam::123456789012:role/r --source-profile a --external-id none --mfa-serial none --region eu-west-1", "Write that?", ""}},
+	"vault recovery-key": {{"vault recovery-key", "A former recovery key opens nothing any more", "recovery-key"}},
+	"configure undo":     {{"configure undo", "Take back", ""}, {"configure undo --forget", "forget how to undo", ""}},
+	"import":             {{"import dev", "move them into the vault?", "add"}, {"import --all", "move them into the vault?", "add"}},
+	"service":            {{"service uninstall --system --purge", "Remove the machine's keyfob with its vault", "uninstall"}},
 }
 
 func TestDangerousStepsAsk(t *testing.T) {

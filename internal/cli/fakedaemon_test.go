@@ -202,7 +202,10 @@ func (d *fake) serve(conn net.Conn) {
 	}
 }
 
-const fakeSecret = "canarySECRETcanary"
+const (
+	fakeSecret      = "canarySECRETcanary"
+	fakeRecoveryKey = "AAAAA-BBBBB-CCCCC-DDDDD-EEEEE-FFFFF-GGGGG-HHHHH"
+)
 
 func (d *fake) answer(s *control.ServerConn, r control.Request, hello control.Hello, version string) (any, *control.Error) {
 	var p struct {
@@ -287,12 +290,17 @@ func (d *fake) answer(s *control.ServerConn, r control.Request, hello control.He
 		return json.RawMessage(`{"profile":"` + p.Profile + `","settings":[{"name":"region","value":"` + region + `","origin":{"kind":"config","name":"[profile a]","file":"/c","line":3},"shadows":[]}],"chain":[{"kind":"static-keys","profile":"a","origin":{"kind":"keystore","name":"a"}}],"warnings":["careful"]}`), nil
 	case control.MethodStatus:
 		backend := "secret-service"
-		if d.mode() == "passphrase" {
+		if strings.HasPrefix(d.mode(), "passphrase") {
 			backend = "passphrase"
 		}
 		locked := `true,"error":"it is locked"`
-		if d.mode() == "unlocked" {
+		switch d.mode() {
+		case "unlocked":
 			locked = "false"
+		case "new", "passphrase-new":
+			locked = `true,"new":true`
+		case "no-keyring":
+			locked = `true,"new":true,"error":"cannot keep the vault's key in secret-service: no keyring answers","hint":"keyfob stop; keyfob unlock --keystore passphrase"`
 		}
 		return json.RawMessage(`{"version":"` + version + `","pid":` + strconv.Itoa(os.Getpid()) + `,"uptime_seconds":3723,"keystore":{"backend":"` + backend + `","locked":` + locked + `},"endpoints":[{"kind":"imds","listen":"127.0.0.1:9911","profile":"a"}],"sessions":[{"profile":"a","access_key_id":"ASIAEXAMPLE","account_id":"1","expiration":"2031-01-02T03:04:05Z","next_refresh":"2031-01-02T03:00:00Z","callers":2,"last_error":"no network"}],"interactions":[{"id":"i1","kind":"mfa","profile":"mfa","since":"2026-01-02T03:04:05Z","expires":"2031-01-02T03:04:05Z","waiting":3},{"id":"i2","kind":"confirm","profile":"prod","program":"/usr/bin/terraform","since":"2026-01-02T03:04:05Z","expires":"2031-01-02T03:04:05Z","waiting":1}],"reload_error":"bad file","warnings":["a warning"],"from_the_future":true}`), nil
 	case control.MethodLogin:
@@ -300,10 +308,20 @@ func (d *fake) answer(s *control.ServerConn, r control.Request, hello control.He
 	case control.MethodUnlock:
 		var u control.UnlockParams
 		_ = json.Unmarshal(r.Params, &u)
-		if d.mode() == "passphrase" && u.Passphrase != "open sesame" {
+		if u.Recovery != "" && u.Recovery != fakeRecoveryKey {
+			return nil, &control.Error{Code: control.CodeInteraction, Message: "cannot unlock the vault: wrong recovery key"}
+		}
+		if d.mode() == "passphrase" && u.Recovery == "" && u.Passphrase != "open sesame" {
 			return nil, &control.Error{Code: control.CodeInteraction, Message: "cannot unlock the vault: wrong passphrase"}
 		}
 		return control.Empty{}, nil
+	case control.MethodRecoveryKey:
+		var u control.RecoveryKeyParams
+		_ = json.Unmarshal(r.Params, &u)
+		if d.mode() == "passphrase" && u.Passphrase != "open sesame" {
+			return nil, &control.Error{Code: control.CodeInteraction, Message: "cannot make a recovery key: wrong passphrase"}
+		}
+		return control.RecoveryKeyResult{Key: fakeRecoveryKey}, nil
 	case control.MethodGrantAdd:
 		var g control.GrantParams
 		_ = json.Unmarshal(r.Params, &g)

@@ -75,22 +75,24 @@ func (a *app) takesKeys(name string) error {
 	ctx, cancel := a.within(quickWait, false)
 	defer cancel()
 	for patience := time.Now().Add(unlocking); ; {
-		var st control.StatusResult
-		if err := a.call(ctx, control.MethodStatus, control.Empty{}, &st, nil); err != nil {
+		k, err := a.keystore(ctx)
+		if err == nil {
+			err = a.sameKeystore("add the keys", k)
+		}
+		if err != nil {
 			return err
 		}
-		k := st.Keystore
 		if !k.Locked {
 			break
 		}
 		if k.Error != "" || time.Now().After(patience) {
 			why := "the vault is locked"
-			if k.New && k.Backend == "passphrase" {
-				why = "the vault has no passphrase yet"
+			if k.New && k.Backend == backendPassphrase {
+				return person("cannot add the keys: the vault has no passphrase yet", "keyfob unlock")
 			} else if k.Error != "" {
-				why = k.Error
+				why += ": " + reason(k.Error)
 			}
-			return person("cannot add the keys: "+why, "keyfob unlock")
+			return person("cannot add the keys: "+why, lockedHint(k))
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

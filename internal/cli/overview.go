@@ -124,7 +124,11 @@ func (o *overview) steps() []nextStep {
 		}
 	}
 	if d := o.Daemon; d != nil && d.Keystore.Locked {
-		add("keyfob unlock", "the vault is locked")
+		why := "the vault is locked"
+		if hint := d.Keystore.Hint; hint != "" && hint != "keyfob unlock" {
+			why += ": " + hint
+		}
+		add("keyfob unlock", why)
 	}
 	if o.Problem != "" {
 		add("keyfob doctor", "it says what is wrong, and what mends it")

@@ -117,6 +117,9 @@ func (p *asker) typed(ctx context.Context, q control.Prompt, question string, ec
 	if errors.Is(err, errNoTerminal) {
 		return p.dialog(ctx, q)
 	}
+	if errors.Is(err, errInputEnded) {
+		return answer(""), nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -265,6 +268,9 @@ func (p *asker) choose(ctx context.Context, q control.Prompt) (*control.Answer, 
 		typed, err := p.choiceLine(ctx, q, question)
 		if errors.Is(err, errNoTerminal) {
 			return p.dialog(ctx, q)
+		}
+		if errors.Is(err, errInputEnded) {
+			return refusal(q), nil
 		}
 		if err != nil {
 			return nil, err

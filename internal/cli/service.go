@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -41,9 +42,15 @@ func linkLocalFlags(_ *options, fs *flag.FlagSet) {
 // service is `keyfob service …`.
 func (a *app) service(in invocation) int {
 	const what = "manage the service"
-	args, err := a.serviceArgs(a.own(in.rest))
+	rest := a.own(in.rest)
+	err := nearVerb(in.cmd, rest)
+	var args []string
 	if err == nil {
+		args, err = a.serviceArgs(rest)
+	}
+	if err == nil && purges(args) {
 		err = a.confirmPurge(args)
+		args = append(args, "--yes")
 	}
 	if err != nil {
 		return a.fail(what, err)
@@ -89,19 +96,39 @@ func (a *app) serviceArgs(args []string) ([]string, error) {
 	return append(all, args...), nil
 }
 
-// confirmPurge asks before a vault is removed.
-func (a *app) confirmPurge(args []string) error {
-	has := func(word string) bool { return slices.Contains(args, word) }
-	if !has("--purge") || !has("uninstall") || has("--dry-run") {
+// nearVerb refuses a first word that is nearly one of the command's. What is
+// none at all is keyfobd's to judge.
+func nearVerb(cmd *command, args []string) error {
+	verbs := strings.Split(cmd.args, "|")
+	if len(args) == 0 || slices.Contains(verbs, args[0]) {
 		return nil
 	}
+	if near := nearest(args[0], verbs); near != "" && !strings.HasPrefix(args[0], "-") {
+		return usage(fmt.Sprintf("cannot run %q: there is no such command", cmd.name+" "+args[0]), "keyfob "+cmd.name+" "+near)
+	}
+	return nil
+}
+
+// purges reports whether keyfobd would remove a vault.
+func purges(args []string) bool {
+	has := func(word string) bool { return slices.Contains(args, word) }
+	return has("--purge") && has("uninstall") && !has("--dry-run")
+}
+
+// confirmPurge asks before a vault is removed.
+func (a *app) confirmPurge(args []string) error {
 	return a.confirm("Remove the machine's keyfob with its vault, its audit log and its settings?", "cannot purge the service",
 		"keyfob service "+strings.Join(args, " ")+" --yes")
 }
 
 // linkLocal is `keyfob link-local …`.
 func (a *app) linkLocal(in invocation) int {
-	return a.haveDaemonDo("manage the metadata address", append([]string{"service", "link-local"}, a.own(in.rest)...))
+	const what = "manage the metadata address"
+	rest := a.own(in.rest)
+	if err := nearVerb(in.cmd, rest); err != nil {
+		return a.fail(what, err)
+	}
+	return a.haveDaemonDo(what, append([]string{"service", "link-local"}, rest...))
 }
 
 // haveDaemonDo runs keyfobd with args. Its messages are keyfob's: one command

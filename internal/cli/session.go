@@ -141,58 +141,6 @@ func (a *app) reload(invocation) int {
 	return a.plainCall("reload", control.MethodReload, control.Empty{}, "reloaded", struct{}{})
 }
 
-// unlock is `keyfob unlock`. Only a vault with a passphrase needs to be told
-// one; a keyring asks by itself.
-func (a *app) unlock(invocation) int {
-	const what = "unlock the vault"
-	ctx, cancel := context.WithTimeout(context.Background(), unlockWait)
-	defer cancel()
-	var st control.StatusResult
-	if err := a.call(ctx, control.MethodStatus, control.Empty{}, &st, nil); err != nil {
-		return a.fail(what, err)
-	}
-	var p control.UnlockParams
-	if st.Keystore.Backend == "passphrase" {
-		var err error
-		if a.stdinIsTerminal() {
-			p.Passphrase, err = askPassphrase(ctx, st.Keystore.New)
-		} else {
-			// An empty input leaves it to the daemon's passphrase file.
-			p.Passphrase, err = (&lineSource{from: a.Stdin}).next()
-		}
-		if errors.Is(err, errNoTerminal) {
-			err = person("cannot ask for the passphrase: there is no terminal", "give it as one line on standard input")
-		}
-		if err != nil {
-			return a.fail(what, err)
-		}
-	}
-	if err := a.call(ctx, control.MethodUnlock, p, nil, a.handler("unlock")); err != nil {
-		return a.fail(what, err)
-	}
-	return a.done("unlocked", struct{}{})
-}
-
-// askPassphrase asks for the vault's passphrase; for a new vault twice, since
-// what is given becomes the one that opens it.
-func askPassphrase(ctx context.Context, isNew bool) (string, error) {
-	if !isNew {
-		return askTerminal(ctx, "Passphrase of keyfob's vault: ", false)
-	}
-	first, err := askTerminal(ctx, "New passphrase for keyfob's vault: ", false)
-	if err != nil {
-		return "", err
-	}
-	second, err := askTerminal(ctx, "The same once more: ", false)
-	if err != nil {
-		return "", err
-	}
-	if first != second {
-		return "", failure("cannot make the vault: the two passphrases differ", "")
-	}
-	return first, nil
-}
-
 // stop is `keyfob stop`. It starts no daemon to end it.
 func (a *app) stop(invocation) int {
 	const what = "stop keyfobd"

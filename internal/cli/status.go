@@ -30,7 +30,7 @@ func statusText(r *control.StatusResult, l look, now time.Time) string {
 	if len(r.Sessions) > 0 {
 		g := grid{head: []string{"PROFILE", "ACCOUNT", "ACCESS KEY", "SESSION", "REFRESH", "CALLERS", "PROBLEM"}, whole: []int{1, 3, 4, 5}}
 		for _, s := range r.Sessions {
-			row := plain(s.Profile, s.AccountID, s.AccessKeyID, "", until(s.NextRefresh, now), fmt.Sprint(s.Callers), "")
+			row := plain(s.Name(), s.AccountID, s.AccessKeyID, "", until(s.NextRefresh, now), fmt.Sprint(s.Callers), "")
 			row[0].colour = bold
 			row[3] = sessionCell(s.Expiration, now)
 			switch {

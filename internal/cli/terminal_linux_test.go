@@ -21,6 +21,7 @@ import (
 type console struct {
 	t      *testing.T
 	master *os.File
+	keep   *os.File
 	name   string
 	done   chan struct{}
 
@@ -53,6 +54,7 @@ func newConsole(t *testing.T) *console {
 	if err != nil {
 		t.Skipf("no terminals here: %v", err)
 	}
+	c.keep = keep
 	go func() {
 		defer close(c.done)
 		b := make([]byte, 1024)
@@ -178,7 +180,8 @@ func TestAddAsksNotInVain(t *testing.T) {
 		code          int
 		says          string
 	}{
-		{"", "a", 3, "keyfob: cannot add the keys: it is locked"},
+		{"", "a", 3, "keyfob: cannot add the keys: the vault is locked: it is locked\r\nhint: keyfob unlock"},
+		{"no-keyring", "a", 3, "keyfob: cannot add the keys: the vault is locked: no keyring answers\r\nhint: keyfob stop; keyfob unlock --keystore passphrase"},
 		{"unlocked", "prod", 1, "keyfob: cannot add the keys: profile prod has keys in the vault already"},
 	} {
 		h, c := newHome(t), newConsole(t)

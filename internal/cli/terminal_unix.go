@@ -43,7 +43,7 @@ func openTerminal() (int, error) {
 // output are, and returns the line typed; without echo what is typed is not
 // shown. When ctx ends it stops asking. A signal that ends us first gives the
 // terminal back. Stopped and continued (the shell has had the terminal, with
-// modes of its own), it asks again. Errors: errNoTerminal, ctx's.
+// modes of its own), it asks again. Errors: errNoTerminal, errInputEnded, ctx's.
 func askTerminal(ctx context.Context, question string, echo bool) (string, error) {
 	fd, err := openTerminal()
 	if err != nil {
@@ -115,6 +115,10 @@ func askTerminal(ctx context.Context, question string, echo bool) (string, error
 			return "", fmt.Errorf("cannot read the terminal: %w", err)
 		}
 		line = append(line, buf[:n]...)
+		if len(line) == 0 {
+			_, _ = syscall.Write(fd, []byte("\n"))
+			return "", errInputEnded
+		}
 		if n == 0 || line[len(line)-1] == '\n' { // n == 0 is Ctrl-D
 			if m := len(line); m > 0 && line[m-1] == '\n' {
 				line = line[:m-1]

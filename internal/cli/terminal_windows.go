@@ -3,7 +3,9 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/term"
@@ -19,7 +21,7 @@ func hasTerminal() bool {
 }
 
 // askTerminal asks on the console. A question that ctx settles meanwhile
-// still waits for its line.
+// still waits for its line. Errors: errNoTerminal, errInputEnded (Ctrl-Z), ctx's.
 func askTerminal(ctx context.Context, question string, echo bool) (string, error) {
 	in, err := os.OpenFile("CONIN$", os.O_RDWR, 0)
 	if err != nil {
@@ -34,6 +36,9 @@ func askTerminal(ctx context.Context, question string, echo bool) (string, error
 	_, _ = out.WriteString(question)
 	if echo {
 		line, err := bufio.NewReader(in).ReadString('\n')
+		if errors.Is(err, io.EOF) && line == "" {
+			return "", errInputEnded
+		}
 		if err != nil && line == "" {
 			return "", fmt.Errorf("cannot read the console: %w", err)
 		}
@@ -41,6 +46,9 @@ func askTerminal(ctx context.Context, question string, echo bool) (string, error
 	}
 	line, err := term.ReadPassword(int(in.Fd()))
 	_, _ = out.WriteString("\r\n")
+	if errors.Is(err, io.EOF) {
+		return "", errInputEnded
+	}
 	if err != nil {
 		return "", fmt.Errorf("cannot read the console: %w", err)
 	}

@@ -8,7 +8,10 @@
 // may carry further Requests after a Reply. Lines are at most MaxLine bytes.
 package control
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strings"
+)
 
 // Version is the version of the protocol. A daemon answers a Hello of
 // another major version with its own Hello and a Reply with CodeProtocol,
@@ -364,6 +367,7 @@ type KeystoreStatus struct {
 	Locked  bool   `json:"locked"`
 	New     bool   `json:"new,omitempty"` // no passphrase or key was made yet
 	Error   string `json:"error,omitempty"`
+	Hint    string `json:"hint,omitempty"` // what opens it, where there was an error
 }
 
 // EndpointStatus is one listener.
@@ -375,7 +379,12 @@ type EndpointStatus struct {
 
 // SessionStatus is one active profile. Times are RFC 3339, UTC.
 type SessionStatus struct {
-	Profile     string `json:"profile"`
+	Profile string `json:"profile"`
+	// Region, RoleARN and Narrowed are what callers asked for in place of the
+	// profile's own: a profile has one session for each such way.
+	Region      string `json:"region,omitempty"`
+	RoleARN     string `json:"role_arn,omitempty"`
+	Narrowed    bool   `json:"narrowed,omitempty"` // by a session policy
 	AccessKeyID string `json:"access_key_id"`
 	AccountID   string `json:"account_id"`
 	Fetched     string `json:"fetched,omitempty"`
@@ -388,6 +397,25 @@ type SessionStatus struct {
 	// when the session ends that a person must renew first.
 	NeedsPerson bool   `json:"needs_person,omitempty"`
 	EndsAt      string `json:"ends_at,omitempty"`
+}
+
+// Name is the profile, and what tells its sessions apart: the region
+// or role that a caller asked for in place of the profile's own.
+func (s SessionStatus) Name() string {
+	var ways []string
+	if s.Region != "" {
+		ways = append(ways, s.Region)
+	}
+	if s.RoleARN != "" {
+		ways = append(ways, s.RoleARN[strings.LastIndexByte(s.RoleARN, '/')+1:])
+	}
+	if s.Narrowed {
+		ways = append(ways, "narrowed")
+	}
+	if len(ways) == 0 {
+		return s.Profile
+	}
+	return s.Profile + " (" + strings.Join(ways, ", ") + ")"
 }
 
 // InteractionStatus is a question that waits for a person.

@@ -219,6 +219,9 @@ func everyMessageShown(t *testing.T, runs []ran) {
 	for _, x := range runs {
 		shown = append(shown, x.err)
 	}
+	if _, err := os.Stat("/run/keyfob/keyfob.sock"); err == nil { // start.txtar was answered
+		shown = append(shown, "the machine's keyfobd is not running, keyfob service start --system")
+	}
 	scripts := len(shown)
 	shown = append(shown, asserted(t)...)
 	all := messagesOf(t, "../cli")

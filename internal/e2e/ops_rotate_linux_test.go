@@ -30,15 +30,16 @@ type steps struct {
 
 	mu   sync.Mutex // guards the rest
 	seen []string
-	at   func(n int, action string, answered bool) // n from 0
+	at   func(n int, action string, answered bool) (lost bool) // n from 0
 }
 
 // rotationCalls are those of which a rotation consists.
 var rotationCalls = []string{"GetCallerIdentity", "ListAccessKeys", "CreateAccessKey", "UpdateAccessKey", "DeleteAccessKey", "GetAccessKeyLastUsed"}
 
-// stop sets what happens before a call is judged and after it was; nil for
-// nothing. It returns the calls that were made since the last time.
-func (s *steps) stop(at func(n int, action string, answered bool)) []string {
+// stop sets what happens before a call is judged, which may have it lost, and
+// after it was; nil for nothing. It returns the calls that were made since the
+// last time.
+func (s *steps) stop(at func(n int, action string, answered bool) (lost bool)) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	seen := s.seen
@@ -62,13 +63,13 @@ func (s *steps) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n, at := len(s.seen), s.at
 	s.seen = append(s.seen, action)
 	s.mu.Unlock()
-	if at != nil {
-		at(n, action, false)
+	if at != nil && at(n, action, false) {
+		return
 	}
 	// The caller may be dead by now; AWS acts all the same.
 	s.next.ServeHTTP(w, r.WithContext(context.WithoutCancel(r.Context())))
 	if at != nil {
-		at(n, action, true)
+		_ = at(n, action, true)
 	}
 }
 
@@ -164,13 +165,14 @@ func TestRotateNeverLocksOut(t *testing.T) {
 	r := newRotating(t)
 	var looked int
 	var by []string
-	r.steps.stop(func(_ int, action string, answered bool) {
+	r.steps.stop(func(int, string, bool) bool {
 		looked++
 		for _, p := range []string{"base", "twin"} {
 			if id := r.signs(p); len(by) == 0 || by[len(by)-1] != id {
 				by = append(by, id)
 			}
 		}
+		return false
 	})
 	out, res := r.rotate("base")
 	if res.code != 0 {
@@ -186,7 +188,7 @@ func TestRotateNeverLocksOut(t *testing.T) {
 	r.whole(out.Keys[0].New)
 }
 
-// TestRotateKilledAtEachCall kills the daemon when a call arrives at AWS, and
+// TestRotateKilledAtEachCall kills the daemon before a call arrives at AWS, and
 // when AWS has done it and its answer is on its way, for every call of a
 // rotation. After each kill the vault's pair works; the next rotation finishes
 // the one before.
@@ -197,10 +199,12 @@ func TestRotateKilledAtEachCall(t *testing.T) {
 			r := newRotating(t)
 			calls := 0
 			for n := 0; ; n++ {
-				r.steps.stop(func(i int, _ string, done bool) {
-					if i == n && done == answered {
-						r.killDaemon()
+				r.steps.stop(func(i int, _ string, done bool) bool {
+					if i != n || done != answered {
+						return false
 					}
+					r.killDaemon()
+					return true
 				})
 				_, res := r.rotate("base")
 				calls = len(r.steps.stop(nil))
@@ -308,13 +312,14 @@ func TestRotateOutlivesItsCommand(t *testing.T) {
 	r := newRotating(t)
 	cmd := r.command(r.keyfob(), "rotate", "base")
 	done := make(chan struct{})
-	r.steps.stop(func(_ int, action string, answered bool) {
+	r.steps.stop(func(_ int, action string, answered bool) bool {
 		if action == "CreateAccessKey" && !answered {
 			_ = cmd.Process.Kill()
 		}
 		if action == "ListAccessKeys" && answered && r.aws.Count("DeleteAccessKey") > 0 {
 			close(done)
 		}
+		return false
 	})
 	if res := r.finish(cmd); res.code == 0 {
 		t.Fatalf("it was not killed: %s", res.err)
@@ -340,13 +345,14 @@ func TestRotateOutlivesItsCommand(t *testing.T) {
 func TestTwoRotations(t *testing.T) {
 	t.Parallel()
 	r := newRotating(t)
-	r.steps.stop(func(_ int, action string, answered bool) {
+	r.steps.stop(func(_ int, action string, answered bool) bool {
 		if action != "CreateAccessKey" || answered {
-			return
+			return false
 		}
 		if _, res := r.rotate("twin"); res.code != 1 || !strings.HasSuffix(res.err, "keyfob: cannot rotate the keys: another rotation is under way\nhint: try again when it has ended\n") {
 			t.Errorf("a second one: exit %d, %q", res.code, res.err)
 		}
+		return false
 	})
 	out, res := r.rotate("base")
 	if res.code != 0 {

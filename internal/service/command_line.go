@@ -16,7 +16,7 @@ import (
 // Usage is how the commands of Main are written.
 const Usage = `usage: keyfobd service install [--dry-run] [--force] [--config FILE] [--data-dir DIR] [--socket PATH] [--profiles-file FILE] [--keystore B] [--passphrase-file FILE]
        keyfobd service install --system [--dry-run] [--force] [--passphrase-credential FILE]
-       keyfobd service uninstall [--system] [--dry-run] [--force] [--purge]
+       keyfobd service uninstall [--system] [--dry-run] [--force] [--purge --yes]
        keyfobd service start|stop|restart [--system]
        keyfobd service status [--system] [--json]
        keyfobd service logs [--system] [--lines N] [--follow]
@@ -47,7 +47,7 @@ func Main(ctx context.Context, c Config, args []string, stdout, stderr io.Writer
 		return linkLocalMain(ctx, c, args[1:], stdout, stderr)
 	}
 	var verb string
-	var dry, asJSON bool
+	var dry, asJSON, yes bool
 	o := LogOptions{}
 	for i := 0; i < len(args); i++ {
 		name, value, has := strings.Cut(args[i], "=")
@@ -72,6 +72,8 @@ func Main(ctx context.Context, c Config, args []string, stdout, stderr io.Writer
 			c.Force = true
 		case "--purge":
 			c.Purge = true
+		case "--yes":
+			yes = true
 		case "--json":
 			asJSON = true
 		case "--follow", "-f":
@@ -114,6 +116,10 @@ func Main(ctx context.Context, c Config, args []string, stdout, stderr io.Writer
 		return &UsageError{Text: "cannot tell what to do with the service"}
 	default:
 		return &UsageError{Text: "cannot do " + verb + " with the service"}
+	}
+	// keyfob asks; whoever runs keyfobd itself says so.
+	if verb == "uninstall" && c.System && c.Purge && !dry && !yes {
+		return &UsageError{Text: "cannot purge the service unasked: it removes the machine's vault, its audit log and its settings", Help: "keyfobd service uninstall --system --purge --yes"}
 	}
 	if len(c.Args) > 0 && c.System {
 		return &UsageError{Text: "cannot use " + c.Args[0] + " with --system", Help: "the machine's keyfobd has its settings in /etc/keyfob/config.toml"}

@@ -217,7 +217,7 @@ type columns struct{ profile, bar int }
 func (p painter) columns(sessions []control.SessionStatus) columns {
 	c := columns{profile: 8, bar: 20}
 	for _, s := range sessions {
-		c.profile = max(c.profile, cellsOf(s.Profile))
+		c.profile = max(c.profile, cellsOf(s.Name()))
 	}
 	// mark, account, remaining, refresh and callers have 2+13+10+14+10.
 	rest := p.Width - 49
@@ -229,7 +229,7 @@ func (p painter) columns(sessions []control.SessionStatus) columns {
 // session is one line: profile, account, the bar, what is left, the next
 // refresh, the callers.
 func (p painter) session(s control.SessionStatus, mark text, c columns) line {
-	l := line{mark, {none, pad(s.Profile, c.profile) + " "}, {dim, pad(s.AccountID, 12) + " "}}
+	l := line{mark, {none, pad(s.Name(), c.profile) + " "}, {dim, pad(s.AccountID, 12) + " "}}
 	ends, ok := parse(s.Expiration)
 	left := ends.Sub(p.Now)
 	switch {

@@ -111,7 +111,7 @@ says "a second uninstall does nothing" 'no service is installed' "$D" service un
 echo 'nonsense = 1' >/etc/keyfob/config.toml
 refuses "install with broken settings" "nonsense" "$D" service install --system
 check "and nothing is half done" bash -c '! test -e /etc/init.d/keyfob && ! test -e /etc/runlevels/default/keyfob && ! pgrep -x keyfobd'
-check "uninstall --purge" "$D" service uninstall --system --purge
+check "uninstall --purge" "$D" service uninstall --system --purge --yes
 check "nothing stays" bash -c '! test -e /var/lib/keyfob && ! test -e /etc/keyfob && ! test -e /var/log/keyfob && ! id keyfob'
 
 echo "# a package's script"

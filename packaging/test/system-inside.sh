@@ -98,7 +98,7 @@ says "uninstall says what stays" '/var/lib/keyfob' "$D" service uninstall --syst
 check "the vault stays" test -d /var/lib/keyfob/vault
 check "link-local went with it" bash -c "! ip addr show dev lo | grep -q $V4"
 says "--purge --dry-run names it all" 'remove /var/lib/keyfob' "$D" service uninstall --system --purge --dry-run
-check "uninstall --purge" "$D" service uninstall --system --purge
+check "uninstall --purge" "$D" service uninstall --system --purge --yes
 check "nothing stays" bash -c '! test -e /var/lib/keyfob && ! test -e /etc/keyfob && ! id keyfob && ! compgen -G "/etc/systemd/system/*keyfob*"'
 rm -rf /etc/credstore.encrypted /run/fakeaws/pair
 exit $failed

@@ -89,9 +89,13 @@ says "list" '"name": *"base"' k list --json
 says "credential-process" '"Version":1' k credential-process --profile base
 check "the secret is in no file" bash -c '! grep -rqF "$0" "$1"' "$secret" "$home"
 # Wine 8 tells of an accepted connection with the next event only, so there
-# are events.
+# are events; a pipe alone would wait for another one itself.
 touch "$work/events"
-(while [ -e "$work/events" ]; do k status; done >/dev/null 2>&1) &
+(while [ -e "$work/events" ]; do
+	timeout 5 wine 'C:\keyfob\keyfob.exe' status </dev/null
+	curl -s -m 1 "http://127.0.0.1:$container/"
+	curl -s -m 1 "http://127.0.0.1:$imds/"
+done >/dev/null 2>&1) &
 events=$!
 says "a Windows program gets a token" '^200' timeout 60 wine 'C:\keyfob\imdsget.exe' "127.0.0.1:$imds"
 says "and credentials" '^ASIA' timeout 60 wine 'C:\keyfob\imdsget.exe' "127.0.0.1:$imds" base
