@@ -15,6 +15,7 @@ import (
 	"keyfob/internal/cred"
 	"keyfob/internal/logging"
 	"keyfob/internal/source/sts"
+	"keyfob/keystore"
 	"keyfob/profiles"
 )
 
@@ -236,6 +237,9 @@ func (d *daemon) unlockByHand(c *call) (any, error) {
 	default:
 		err = d.vault.Unlock(c.ctx, cred.NewSecret(p.Passphrase))
 	}
+	if errors.Is(err, keystore.ErrWrongRecoveryKey) {
+		return nil, cred.WithHint(err, "compare it with what was written down, then keyfob unlock --recovery")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +265,12 @@ func (d *daemon) recoveryKey(c *call) (any, error) {
 		}
 	}
 	key, err := d.vault.RecoveryKey(c.ctx, passphrase)
-	if err != nil {
+	switch { // an open vault is not what is missing
+	case errors.Is(err, keystore.ErrPassphraseNeeded):
+		return nil, &control.Error{Code: control.CodeInteraction, Message: "cannot make a recovery key: the vault's passphrase is needed", Hint: "give it as one line on standard input"}
+	case errors.Is(err, keystore.ErrWrongPassphrase):
+		return nil, &control.Error{Code: control.CodeInteraction, Message: "cannot make a recovery key: wrong passphrase", Hint: "keyfob vault recovery-key"}
+	case err != nil:
 		return nil, err
 	}
 	d.log.Warn("a recovery key was made: a former one opens the vault no more")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -116,12 +117,15 @@ func (d *daemon) login(c *call) (any, error) {
 	if p.Device || p.Remote || p.Assertion != "" {
 		r.Signin = &cred.Signin{Device: p.Device, Remote: p.Remote, Assertion: cred.NewSecret(p.Assertion)}
 	}
-	keys, _, err := d.broker.Chain(r)
+	keys, links, err := d.broker.Chain(r)
 	if err != nil {
 		if link, lerr := d.set().LoginLink(d.query(p.Context)); lerr == nil && c.admin {
 			return d.firstLogin(c, p, link)
 		}
 		return nil, about(err, r.Profile)
+	}
+	if p.Assertion != "" && !slices.ContainsFunc(links, func(l profiles.Link) bool { return l.Kind == profiles.KindSAML }) {
+		return nil, &control.Error{Code: control.CodeFailed, Message: "cannot sign in to " + r.Profile + " with an assertion: it has no SAML source", Hint: "keyfob explain " + shellWord(r.Profile)}
 	}
 	for _, k := range keys {
 		d.queue.Reset(k)

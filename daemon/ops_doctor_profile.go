@@ -272,7 +272,9 @@ func (x *checkup) everyProfile(ctx context.Context, out *checks) {
 	}
 	for _, p := range x.queue.Pending() {
 		k := out.add(groupProfile, "interaction", control.CheckWarning, "a question about %s waits for you (%s)", p.Profile, p.Kind)
-		k.About, k.Fix = p.Profile, "keyfob login "+p.Profile
+		if k.About, k.Fix = p.Profile, "keyfob login "+p.Profile; p.Kind == cred.AskConfirm {
+			k.Fix = "keyfob answer " + p.ID
+		}
 	}
 }
 

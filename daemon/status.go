@@ -108,8 +108,31 @@ func (d *daemon) sessionStatus(c *call, out *control.StatusResult) {
 				out.Warnings = append(out.Warnings, fmt.Sprintf("the certificate of %s ends at %s: put a new one in its place", s.Profile, e.Certificate))
 			}
 		}
-		out.Sessions = append(out.Sessions, e)
+		if !joined(out.Sessions, e) {
+			out.Sessions = append(out.Sessions, e)
+		}
 	}
+}
+
+// joined adds e to the session that it is, if that is listed: callers who name
+// a region in which nothing else is signed share one with those who don't.
+func joined(list []control.SessionStatus, e control.SessionStatus) bool {
+	for i := range list {
+		s := &list[i]
+		if e.AccessKeyID == "" || s.AccessKeyID != e.AccessKeyID || s.Profile != e.Profile || s.RoleARN != e.RoleARN || s.Narrowed != e.Narrowed {
+			continue
+		}
+		s.Region = ""
+		s.Callers += e.Callers
+		if s.LastError == "" {
+			s.LastError = e.LastError
+		}
+		if s.NextRefresh == "" || e.NextRefresh != "" && e.NextRefresh < s.NextRefresh {
+			s.NextRefresh = e.NextRefresh
+		}
+		return true
+	}
+	return false
 }
 
 // ownWarnings tells what is wrong with the daemon's own things.

@@ -249,7 +249,7 @@ func (v *Vault) explain(err error, backend string, made bool) error {
 		}
 		return cred.WithHint(err, hint)
 	case errors.Is(err, ErrNoKeyring) && made:
-		hint = "start the keyring that the vault was made with, then keyfob unlock"
+		hint = "start the keyring that the vault was made with, then keyfob unlock; or with a recovery key: keyfob unlock --recovery"
 	case errors.Is(err, ErrNoKeyring):
 		hint = "start the keyring, or set keystore.backend = \"passphrase\""
 	case errors.Is(err, ErrKeyringLocked):

@@ -456,6 +456,9 @@ func unknownCommand(all []*command, word, arg string) error {
 		}
 	}
 	hint := "keyfob help"
+	if word != "" {
+		hint = "keyfob " + word + " " + strings.Join(names, "|")
+	}
 	if near := nearest(arg, names); near != "" {
 		hint = strings.TrimSpace("keyfob " + word + " " + near)
 		hint = strings.ReplaceAll(hint, "  ", " ")

@@ -47,6 +47,14 @@ func (a *app) add(in invocation) int {
 		Force:           a.opts.force,
 		AllowRoot:       a.opts.allowRoot,
 	}, &r, a.handler("add"))
+	var wire *control.Error
+	if errors.As(err, &wire) && wire.Code == control.CodeInteraction {
+		if k, e := a.keystore(ctx); e == nil {
+			if e = a.sameKeystore(what, k); e != nil {
+				err = e
+			}
+		}
+	}
 	if err != nil {
 		return a.fail(what, err)
 	}

@@ -48,11 +48,17 @@ func (r *record) add(x ran) {
 // on a machine of its own, with a daemon that its first command starts and a
 // fake AWS. Then it looks whether anything was left out: a command, a flag, a
 // message.
+//
+// How much of internal/cli they reach: build cmd/keyfob with -cover
+// -coverpkg=keyfob/cmd/keyfob,keyfob/internal/cli beside the other programs and
+// probe, and run this with that directory in KEYFOB_TEST_BIN and one for the
+// counters in GOCOVERDIR.
 func TestCommands(t *testing.T) {
 	all := &record{}
 	t.Run("scripts", func(t *testing.T) {
 		testscript.RunT(scriptT{t}, testscript.Params{
 			Dir:             "testdata/script",
+			WorkdirRoot:     t.TempDir(),
 			ContinueOnError: true,
 			Deadline:        time.Now().Add(2 * time.Minute), // whatever hangs is ended
 			Setup:           func(e *testscript.Env) error { return setUpScript(e, all) },
@@ -307,7 +313,7 @@ func scriptReplace(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, args[1], args[2])), 0o600))
 }
 
-// usageLine is what `keyfob help COMMAND` says of a command.
+// flagsOf lists a command's own flags, as `keyfob help COMMAND` does.
 func (w *world) flagsOf(command string) []string {
 	w.t.Helper()
 	var flags []string

@@ -279,7 +279,7 @@ func TestRotateKilledAtEachWrite(t *testing.T) {
 		go func() {
 			events, did := 0, false
 			for e := range watch.Events {
-				if e.Has(fsnotify.Create) || e.Has(fsnotify.Rename) || e.Has(fsnotify.Remove) {
+				if e.Has(fsnotify.Create) || e.Has(fsnotify.Remove) { // a rename is a Create as well
 					if events++; events == n {
 						did = syscall.Kill(pid, syscall.SIGKILL) == nil
 					}
@@ -311,9 +311,10 @@ func TestRotateOutlivesItsCommand(t *testing.T) {
 	t.Parallel()
 	r := newRotating(t)
 	cmd := r.command(r.keyfob(), "rotate", "base")
-	done := make(chan struct{})
+	started, done := make(chan struct{}), make(chan struct{})
 	r.steps.stop(func(_ int, action string, answered bool) bool {
 		if action == "CreateAccessKey" && !answered {
+			<-started
 			_ = cmd.Process.Kill()
 		}
 		if action == "ListAccessKeys" && answered && r.aws.Count("DeleteAccessKey") > 0 {
@@ -321,8 +322,12 @@ func TestRotateOutlivesItsCommand(t *testing.T) {
 		}
 		return false
 	})
-	if res := r.finish(cmd); res.code == 0 {
-		t.Fatalf("it was not killed: %s", res.err)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	close(started)
+	if err := cmd.Wait(); err == nil {
+		t.Fatal("it was not killed")
 	}
 	select {
 	case <-done:

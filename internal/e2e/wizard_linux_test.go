@@ -18,8 +18,8 @@ func (x *tmux) fresh() {
 	x.expect("$ ")
 }
 
-// answers the wizard's questions in their order: what is shown, and what is
-// typed then.
+// converse answers questions in their order: what is shown, and what is typed
+// then.
 func (x *tmux) converse(pairs ...string) {
 	x.t.Helper()
 	for i := 0; i+1 < len(pairs); i += 2 {

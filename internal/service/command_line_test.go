@@ -87,3 +87,25 @@ func TestPlaces(t *testing.T) {
 		}
 	}
 }
+
+// keyfobd removes the machine's vault for nobody who has not said yes.
+func TestPurgeIsNotUnasked(t *testing.T) {
+	w := newWorld(t, true)
+	vault := filepath.Join(w.root, "var/lib/keyfob/vault")
+	if err := os.MkdirAll(vault, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range []struct {
+		also          string
+		refused, gone bool
+	}{{"", true, false}, {"--dry-run", false, false}, {"--yes", false, true}} {
+		var bad *UsageError
+		err := Main(t.Context(), w.c, append([]string{"uninstall", "--system", "--purge"}, strings.Fields(one.also)...), io.Discard, io.Discard)
+		if errors.As(err, &bad) != one.refused || one.refused && bad.Hint() != "keyfobd service uninstall --system --purge --yes" || !one.refused && err != nil {
+			t.Errorf("%q: %v", one.also, err)
+		}
+		if _, err := os.Stat(vault); (err != nil) != one.gone {
+			t.Errorf("%q: the vault: %v", one.also, err)
+		}
+	}
+}

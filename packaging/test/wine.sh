@@ -66,7 +66,15 @@ as_machine() (
 )
 d() { timeout 60 wine 'C:\keyfob\keyfobd.exe' "$@" </dev/null; }
 
+ended() { # ended PID: waits for its end, and makes one where there is none
+	wait_for 30 bash -c '! kill -0 "$0"' "$1" || kill "$1"
+	wait "$1" 2>/dev/null
+}
+
 echo "# the Windows programs under wine"
+for p in keyfob keyfobd keyfob-keyring imdsget; do
+	[ -e "$home/$p.exe" ] || { bad "there is no $p.exe in $programs"; exit 1; }
+done
 "$fakeaws" >"$work/aws.json" 2>&1 &
 fake=$!
 wait_for 10 grep -q secret_access_key "$work/aws.json" || bad "the fake AWS does not start"
@@ -101,12 +109,12 @@ says "a Windows program gets a token" '^200' timeout 60 wine 'C:\keyfob\imdsget.
 says "and credentials" '^ASIA' timeout 60 wine 'C:\keyfob\imdsget.exe' "127.0.0.1:$imds" base
 check "a caller that is no Windows program gets nothing" test "$(curl -s -o /dev/null -w '%{http_code}' -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "http://127.0.0.1:$imds/latest/api/token")" = 403
 rm "$work/events"
-wait "$events"
+ended "$events"
 says "exec" "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:$container" k exec base -- cmd.exe /c set
 check "lock" k lock
 check "unlock" k unlock
 check "stop" k stop
-wait "$daemon"
+ended "$daemon"
 daemon=''
 # By a file: under wine a started daemon keeps the pipe of who started it.
 k credential-process --profile base >"$work/first" 2>&1
@@ -254,7 +262,7 @@ wait_for 20 grep -qa 'ReportEventW.*keyfobd is ready' "$work/events.log"
 check "its start is an event" grep -qa 'ReportEventW.*keyfobd is ready' "$work/events.log"
 k status >/dev/null 2>&1
 check "stop" k stop
-wait "$daemon"
+ended "$daemon"
 daemon=''
 check "its end is an event" grep -qa 'ReportEventW.*keyfobd ended' "$work/events.log"
 check "and in the file" grep -q 'keyfobd ended' "$WINEPREFIX"/drive_c/users/*/AppData/Local/keyfob/keyfobd.log
