@@ -83,7 +83,7 @@ func (d *daemon) add(c *call) (any, error) {
 		}
 		keys.AccountID = who.AccountID
 	case errors.As(err, &up) && up.Refused:
-		return nil, cred.WithHint(fmt.Errorf("cannot add the keys: %s", trimCannot(up.Error())), "compare the id and the secret with the console's")
+		return nil, cred.WithHint(fmt.Errorf("cannot add the keys: %s", reason(up)), "compare the id and the secret with the console's")
 	default:
 		out.Warning = "the keys are stored unchecked: " + oneText(err.Error())
 	}
@@ -192,7 +192,7 @@ func (d *daemon) logout(c *call) (any, error) {
 		return nil, ferr
 	}
 	if err != nil {
-		return nil, cred.WithHint(fmt.Errorf("cannot end the sign-in of %s everywhere: %s; it is forgotten here", r.Profile, trimCannot(err.Error())), hintOf(err))
+		return nil, cred.WithHint(fmt.Errorf("cannot end the sign-in of %s everywhere: %s; it is forgotten here", r.Profile, reason(err)), hintOf(err))
 	}
 	d.log.WithField(logging.Profile, r.Profile).Info("signed out")
 	return control.Empty{}, nil

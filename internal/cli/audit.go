@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -193,7 +194,7 @@ func (a *app) auditVerify(invocation) int {
 	case a.opts.json:
 		code = a.printJSON(raw)
 	case r.OK:
-		text := fmt.Sprintf("the audit log is whole: %d entries in %d files", r.Entries, r.Files)
+		text := "the audit log is whole: " + counted(int(r.Entries), "entry", "entries") + " in " + counted(int(r.Files), "file", "files")
 		if r.First != "" {
 			text += ", from " + r.First + " to " + r.Last
 		}
@@ -216,4 +217,12 @@ func (a *app) auditVerify(invocation) int {
 		hint = fmt.Sprintf("what stands before line %d is as it was written", r.Line-1)
 	}
 	return a.fail(what, failure("cannot vouch for the audit log: "+strings.TrimPrefix(where+": "+r.Reason, ": "), hint))
+}
+
+// counted is a number of things.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
 }

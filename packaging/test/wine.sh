@@ -58,7 +58,22 @@ timeout 30 wineserver -w || wineserver -k
 home=$WINEPREFIX/drive_c/keyfob
 mkdir -p "$home"
 cp "$programs"/*.exe "$home/"
-k() { timeout 60 wine 'C:\keyfob\keyfob.exe' "$@" </dev/null; }
+# again SECONDS COMMAND…: wine 8 loses an event now and then, and whoever waits
+# for it waits for ever. Then the same is asked once more, twice at most; a
+# failure is none to try again. How often that was is said at the end.
+again() {
+	local limit=$1 code _
+	shift
+	for _ in 1 2 3; do
+		timeout -k 5 "$limit" "$@" </dev/null >"$work/again.out"
+		code=$?
+		[ $code = 124 ] || break
+		echo . >>"$work/again"
+	done
+	cat "$work/again.out"
+	return $code
+}
+k() { again 20 wine 'C:\keyfob\keyfob.exe' "$@"; }
 # as_machine runs a command without the variables of the person's daemon.
 as_machine() (
 	unset KEYFOB_CONFIG KEYFOB_DATA_DIR KEYFOB_KEYSTORE KEYFOB_PASSPHRASE_FILE AWS_CONFIG_FILE AWS_SHARED_CREDENTIALS_FILE
@@ -96,20 +111,13 @@ check "keys go into the vault" add
 says "list" '"name": *"base"' k list --json
 says "credential-process" '"Version":1' k credential-process --profile base
 check "the secret is in no file" bash -c '! grep -rqF "$0" "$1"' "$secret" "$home"
-# Wine 8 tells of an accepted connection with the next event only, so there
-# are events; a pipe alone would wait for another one itself.
-touch "$work/events"
-(while [ -e "$work/events" ]; do
-	timeout 5 wine 'C:\keyfob\keyfob.exe' status </dev/null
-	curl -s -m 1 "http://127.0.0.1:$container/"
-	curl -s -m 1 "http://127.0.0.1:$imds/"
-done >/dev/null 2>&1) &
-events=$!
-says "a Windows program gets a token" '^200' timeout 60 wine 'C:\keyfob\imdsget.exe' "127.0.0.1:$imds"
-says "and credentials" '^ASIA' timeout 60 wine 'C:\keyfob\imdsget.exe' "127.0.0.1:$imds" base
-check "a caller that is no Windows program gets nothing" test "$(curl -s -o /dev/null -w '%{http_code}' -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "http://127.0.0.1:$imds/latest/api/token")" = 403
-rm "$work/events"
-ended "$events"
+# asks ARGUMENT…: imdsget's answer
+asks() { again 12 wine 'C:\keyfob\imdsget.exe' "127.0.0.1:$imds" "$@"; }
+stranger() { curl -s -o /dev/null -w '%{http_code}' -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "http://127.0.0.1:$imds/latest/api/token"; }
+says "a Windows program gets a token" '^200' asks
+says "and credentials" '^ASIA' asks base
+code=$(stranger) || code=$(stranger)
+check "a caller that is no Windows program gets nothing" test "$code" = 403
 says "exec" "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:$container" k exec base -- cmd.exe /c set
 check "lock" k lock
 check "unlock" k unlock
@@ -155,7 +163,7 @@ echo "# cmd.exe"
 GOOS=windows CGO_ENABLED=0 go build -C "$source" -o "$home/printargs.exe" ./packaging/test/testdata/printargs || bad "printargs does not build"
 cmd_file() { # cmd_file: the lines of standard input, run by cmd.exe
 	{ printf '@echo off\n' && cat; } | sed 's/$/\r/' >"$home/run.cmd"
-	timeout 60 wine cmd.exe /c 'C:\keyfob\run.cmd' </dev/null | tr -d '\r'
+	again 30 wine cmd.exe /c 'C:\keyfob\run.cmd' | tr -d '\r'
 }
 k status >"$work/first" 2>&1 # starts the daemon, see above
 k status >"$work/second" 2>&1
@@ -288,4 +296,5 @@ for p in internal/winacl internal/logging internal/peer internal/settings intern
 	fi
 	rm -f "$home/$name.test.exe"
 done
+[ ! -e "$work/again" ] || echo "   (wine lost an event, and what waited for it was asked again: $(wc -l <"$work/again") times)"
 exit $failed

@@ -25,7 +25,7 @@ func main() {
 }
 
 func run(args []string) error {
-	client := &http.Client{Timeout: 10 * time.Second}
+	client := &http.Client{Timeout: time.Minute}
 	base := "http://" + args[0] + "/latest/"
 	ask := func(method, path string, header, value string) (int, string, error) {
 		r, err := http.NewRequest(method, base+path, nil)
