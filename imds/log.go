@@ -135,7 +135,8 @@ func (n *notices) exhausted(err error, now time.Time) {
 func (n *notices) first(key refusalKey, now time.Time) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if now.Sub(n.since) >= refusalEvery || now.Before(n.since) {
+	// Of two that come at once the later may be here first.
+	if now.Sub(n.since).Abs() >= refusalEvery {
 		clear(n.refusals)
 		n.since = now
 	}
