@@ -94,7 +94,7 @@ func newPair(names []string, life time.Duration) (*pair, error) {
 		PermittedDNSDomainsCritical: true,
 	}
 	leaf := &x509.Certificate{
-		Subject:               pkix.Name{CommonName: names[0]},
+		Subject:               pkix.Name{CommonName: "keyfob endpoint"}, // no name: OpenSSL would hold it against the constraints
 		NotBefore:             begins,
 		NotAfter:              authority.NotAfter,
 		BasicConstraintsValid: true,
@@ -121,7 +121,11 @@ func newPair(names []string, life time.Duration) (*pair, error) {
 		leaf.IPAddresses = append(leaf.IPAddresses, ip)
 		authority.PermittedIPRanges = append(authority.PermittedIPRanges, &net.IPNet{IP: ip, Mask: net.CIDRMask(bits, bits)})
 	}
-	if len(leaf.IPAddresses) == 0 { // none permitted would be all permitted
+	// None permitted would be all permitted.
+	if len(leaf.DNSNames) == 0 {
+		authority.ExcludedDNSDomains = []string{""}
+	}
+	if len(leaf.IPAddresses) == 0 {
 		authority.ExcludedIPRanges = []*net.IPNet{{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, {IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}}
 	}
 	authorityKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

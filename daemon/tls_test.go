@@ -5,6 +5,7 @@ package daemon
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"net"
 	"os"
 	"strings"
@@ -261,6 +262,29 @@ func TestMakeCertificate(t *testing.T) {
 	}
 	if out, code := w.once("make-certificate", "--force", "--days", "30", w.path("tls"), "x.internal"); code != 0 || w.read("tls/key.pem") == before {
 		t.Errorf("by force: exit %d, %s", code, out)
+	}
+	// Of one kind alone, the authority can't vouch for the other.
+	for name, other := range map[string]func(*x509.Certificate) int{
+		"172.17.0.1": func(c *x509.Certificate) int { return len(c.ExcludedDNSDomains) },
+		"x.internal": func(c *x509.Certificate) int { return len(c.ExcludedIPRanges) },
+	} {
+		if out, code := w.once("make-certificate", "--force", w.path("tls"), name); code != 0 {
+			t.Fatalf("%s: exit %d, %s", name, code, out)
+		}
+		pair, err := tls.X509KeyPair([]byte(w.read("tls/cert.pem")), []byte(w.read("tls/key.pem")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode([]byte(w.read("tls/ca.pem")))
+		authority, err := x509.ParseCertificate(block.Bytes)
+		if err != nil || other(authority) == 0 {
+			t.Fatalf("%s: %v, nothing is excluded", name, err)
+		}
+		roots := x509.NewCertPool()
+		roots.AddCert(authority)
+		if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: name}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	for _, c := range []struct {
 		args []string

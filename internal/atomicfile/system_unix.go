@@ -14,9 +14,12 @@ func busy(error) bool { return false }
 func setMode(f *os.File, mode fs.FileMode) error { return f.Chmod(mode) }
 
 // SyncDir makes renames in dir survive a power cut, where the file system can
-// do that.
+// do that, and this process may read dir.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

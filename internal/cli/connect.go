@@ -73,8 +73,11 @@ const noStartVariable = "KEYFOB_NO_START"
 
 // mayStart reports whether a daemon may be started, or an older one replaced.
 func (a *app) mayStart() bool {
-	v := a.getenv(noStartVariable)
-	return !a.opts.noStart && v != "1" && !strings.EqualFold(v, "true")
+	switch strings.ToLower(a.getenv(noStartVariable)) {
+	case "", "0", "false", "no":
+		return !a.opts.noStart
+	}
+	return false
 }
 
 // tell is --verbose: what was used for a call, and what it took. The daemon
@@ -207,7 +210,7 @@ func (a *app) start(ctx context.Context) (*control.Client, error) {
 	}
 	// A daemon of one's own on the machine's socket would shut everybody else
 	// out, and take the place of the machine's.
-	if s, err := a.settings(); err == nil && s.SystemSocket != "" && s.Socket == s.SystemSocket {
+	if s, err := a.settings(); err == nil && s.SystemSocket != "" && samePlace(s.Socket, s.SystemSocket) {
 		return nil, failure("the machine's keyfobd is not running", "keyfob service start --system")
 	}
 	return a.underStartLock(ctx, func(ctx context.Context, s *settings.Settings) (*control.Client, error) {
@@ -235,6 +238,16 @@ func (a *app) start(ctx context.Context) (*control.Client, error) {
 		}
 		return a.launch(ctx, s)
 	})
+}
+
+// samePlace reports whether two sockets would be one, by whatever path.
+func samePlace(a, b string) bool {
+	if filepath.Clean(a) == filepath.Clean(b) {
+		return true
+	}
+	one, err1 := os.Stat(filepath.Dir(a))
+	two, err2 := os.Stat(filepath.Dir(b))
+	return err1 == nil && err2 == nil && os.SameFile(one, two) && filepath.Base(a) == filepath.Base(b)
 }
 
 // restart ends the daemon of a.client and starts our own release.
