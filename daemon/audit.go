@@ -262,6 +262,22 @@ func (r *readers) flush(uid string) bool {
 	return true
 }
 
+// turn is what one at a time has, of all users: the daemon answers on one
+// processor, where two who compute for long keep everybody else waiting.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+// take waits for the turn. give ends it. The error is the context's.
+func (t turn) take(ctx context.Context) (give func(), err error) {
+	select {
+	case t <- struct{}{}:
+		return func() { <-t }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 func (d *daemon) auditEntries(c *call) (any, error) {
 	p, err := decode[control.AuditParams](c)
 	if err != nil {
@@ -289,6 +305,11 @@ func (d *daemon) auditEntries(c *call) (any, error) {
 			return nil, &control.Error{Code: control.CodeUsage, Message: fmt.Sprintf("cannot read the audit log: %q is no time", t.text), Hint: "such as 2026-01-31T12:00:00Z"}
 		}
 	}
+	give, err := d.scanning.take(c.ctx)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the audit log: %w", err)
+	}
+	defer give()
 	log, err := d.currentAudit(c.ctx)
 	if err != nil {
 		return nil, err
@@ -309,6 +330,11 @@ func (d *daemon) auditVerify(c *call) (any, error) {
 	if err := d.store.wait(c.ctx); err != nil {
 		return nil, err
 	}
+	give, err := d.scanning.take(c.ctx)
+	if err != nil {
+		return nil, fmt.Errorf("cannot verify the audit log: %w", err)
+	}
+	defer give()
 	log, err := d.currentAudit(c.ctx)
 	if err != nil {
 		return nil, err

@@ -108,6 +108,9 @@ type daemon struct {
 	variety    variety
 	upstream   upstream
 	reading    readers
+	scanning   turn // who reads the audit log
+	listing    turn // who has profiles resolved for a list or an explanation
+	recovery   recoveryAsking
 
 	group    *errgroup.Group
 	life     context.Context // of the group
@@ -160,6 +163,8 @@ func newDaemon(opt Options) (_ *daemon, err error) {
 		person:   ops.ThisPerson(),
 		firstTry: make(chan struct{}),
 		rewatch:  make(chan struct{}, 1),
+		scanning: newTurn(),
+		listing:  newTurn(),
 	}
 	d.serving.Store(&[]*endpoint{})
 	defer func() {

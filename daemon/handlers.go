@@ -297,6 +297,11 @@ func (d *daemon) explain(c *call) (any, error) {
 	if err := d.checkContext(p.Context); err != nil {
 		return nil, err
 	}
+	give, err := d.listing.take(c.ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer give()
 	prof, err := d.readProfiles(d.conf(), d.vaultKeys(c.ctx)).Resolve(d.query(p.Context))
 	if err != nil {
 		return nil, unknownProfile(err)
@@ -336,6 +341,11 @@ func (d *daemon) list(c *call) (any, error) {
 	if err := d.checkContext(p.Context); err != nil {
 		return nil, err
 	}
+	give, err := d.listing.take(c.ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer give()
 	d.freshProfiles(c.ctx)
 	out := control.ListResult{Profiles: []control.ListEntry{}}
 	missing := d.whatIsMissing()

@@ -248,31 +248,3 @@ func (d *daemon) unlockByHand(c *call) (any, error) {
 	d.unlocked(c.ctx)
 	return control.Empty{}, nil
 }
-
-// recoveryKey makes a second way into the vault, for a person to write down.
-func (d *daemon) recoveryKey(c *call) (any, error) {
-	p, err := decode[control.RecoveryKeyParams](c)
-	if err != nil {
-		return nil, err
-	}
-	if err := d.store.wait(c.ctx); err != nil {
-		return nil, err
-	}
-	passphrase := cred.NewSecret(p.Passphrase)
-	if passphrase.IsZero() {
-		if passphrase, err = d.filedPassphrase(); err != nil {
-			return nil, err
-		}
-	}
-	key, err := d.vault.RecoveryKey(c.ctx, passphrase)
-	switch { // an open vault is not what is missing
-	case errors.Is(err, keystore.ErrPassphraseNeeded):
-		return nil, &control.Error{Code: control.CodeInteraction, Message: "cannot make a recovery key: the vault's passphrase is needed", Hint: "give it as one line on standard input"}
-	case errors.Is(err, keystore.ErrWrongPassphrase):
-		return nil, &control.Error{Code: control.CodeInteraction, Message: "cannot make a recovery key: wrong passphrase", Hint: "keyfob vault recovery-key"}
-	case err != nil:
-		return nil, err
-	}
-	d.log.Warn("a recovery key was made: a former one opens the vault no more")
-	return control.RecoveryKeyResult{Key: key.Reveal()}, nil
-}

@@ -15,12 +15,12 @@ type whatIsMissing struct {
 	d       *daemon
 	set     *profiles.Set
 	locked  bool
-	waiting map[string]bool // profiles in use that wait for a person
-	ends    map[cred.LinkKey]time.Time
+	waiting map[string]bool       // profiles in use that wait for a person
+	wanted  map[cred.LinkKey]bool // by sign-in: whether a person has to
 }
 
 func (d *daemon) whatIsMissing() *whatIsMissing {
-	m := &whatIsMissing{d: d, set: d.set(), locked: d.vault.Status().Locked, waiting: map[string]bool{}, ends: map[cred.LinkKey]time.Time{}}
+	m := &whatIsMissing{d: d, set: d.set(), locked: d.vault.Status().Locked, waiting: map[string]bool{}, wanted: map[cred.LinkKey]bool{}}
 	for _, s := range d.broker.Sessions() {
 		if s.NeedsPerson && s.AccessKeyID == "" && s.RoleARN == "" {
 			m.waiting[s.Profile] = true
@@ -69,16 +69,26 @@ func (m *whatIsMissing) of(ctx context.Context, l profiles.Listed) string {
 	if !ok {
 		return ""
 	}
-	ends, known := m.ends[shared.AskKey()]
+	wanted, known := m.wanted[shared.AskKey()]
 	if !known {
-		ends = shared.SignInEnds(ctx)
-		m.ends[shared.AskKey()] = ends
+		wanted = wantsSignIn(ctx, shared)
+		m.wanted[shared.AskKey()] = wanted
 	}
-	// Only of Identity Center does no end mean that nobody has signed in.
-	if !ends.IsZero() && ends.Before(time.Now()) || ends.IsZero() && base.Kind == profiles.KindSSO {
+	if wanted {
 		return login
 	}
 	return ""
+}
+
+// wantsSignIn reports whether it is known that a person has to sign in. No end
+// that is known means so of no source: Identity Center's says itself whether
+// somebody has signed in, since what can be refreshed has no end.
+func wantsSignIn(ctx context.Context, s cred.SignInSource) bool {
+	if sure, ok := s.(interface{ SignedIn(context.Context) bool }); ok {
+		return !sure.SignedIn(ctx)
+	}
+	ends := s.SignInEnds(ctx)
+	return !ends.IsZero() && ends.Before(time.Now())
 }
 
 // pairAdded is when the pair of a profile came into the vault, "" where there

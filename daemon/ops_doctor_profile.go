@@ -185,7 +185,7 @@ func (x *checkup) needsPerson(ctx context.Context, r cred.Request, chain []profi
 			return ""
 		}
 		if s, ok := src.(cred.SignInSource); ok {
-			if ends := s.SignInEnds(ctx); ends.IsZero() || !ends.After(time.Now()) {
+			if wantsSignIn(ctx, s) {
 				return fmt.Sprintf("%s needs a sign-in (%s)", x.profile, l.Kind)
 			}
 			continue

@@ -217,10 +217,21 @@ func (d *daemon) answerQuestion(c *call) (any, error) {
 	}
 	defer d.queue.Attach(keys, c.terminal(it.Profile))()
 
-	if it.Kind == cred.AskConfirm {
+	switch {
+	case it.Key == recoveryQuestion:
+		_, err = d.queue.Ask(ctx, it.Key, it.Question) // with the command that waits
+	case it.Kind == cred.AskConfirm:
 		err = d.consents.Retry(ctx, it.Key, (*asker)(d))
-	} else {
+	default:
+		// What is in hand may do, and leave the question where it is: then it is
+		// put all the same, and goes if nobody needs it any more.
 		_, err = d.broker.Fresh(ctx, r)
+		if err == nil && d.stillPending(it.ID) {
+			_, err = d.broker.Refresh(ctx, r)
+		}
+		if err == nil && d.stillPending(it.ID) {
+			d.queue.Cancel(it.Key)
+		}
 	}
 	var person *cred.InteractionError
 	switch {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,7 +77,7 @@ func (d *daemon) endpointStatus(c *call, out *control.StatusResult) {
 		out.Endpoints = append(out.Endpoints, control.EndpointStatus{Kind: e.kind, Listen: e.address(), Profile: profile})
 	}
 	if addr := d.exec.address(); addr != "" {
-		out.Endpoints = append(out.Endpoints, control.EndpointStatus{Kind: cred.ViaContainer, Listen: addr})
+		out.Endpoints = append(out.Endpoints, control.EndpointStatus{Kind: cred.ViaContainer, Listen: addr, ForExec: true})
 	}
 }
 
@@ -98,19 +99,28 @@ func (d *daemon) sessionStatus(c *call, out *control.StatusResult) {
 		}
 		if s.NeedsPerson {
 			e.NeedsPerson, e.EndsAt = true, stampText(s.EndsAt)
-			if !s.EndsAt.IsZero() {
-				out.Warnings = append(out.Warnings, fmt.Sprintf("the session of %s needs you before %s: keyfob login %s", s.Profile, stampText(s.EndsAt), s.Profile))
-			}
 		}
-		if !s.Certificate.IsZero() {
-			e.Certificate = stampText(s.Certificate)
-			if left := time.Until(s.Certificate); left < rolesanywhere.WarnBefore {
-				out.Warnings = append(out.Warnings, fmt.Sprintf("the certificate of %s ends at %s: put a new one in its place", s.Profile, e.Certificate))
-			}
-		}
+		e.Certificate = stampText(s.Certificate)
+		warnOfSession(out, &s)
 		if !joined(out.Sessions, e) {
 			out.Sessions = append(out.Sessions, e)
 		}
+	}
+}
+
+// warnOfSession tells what a person must do about a session: once, though
+// several of a profile may be about it.
+func warnOfSession(out *control.StatusResult, s *broker.Session) {
+	warn := func(format string, args ...any) {
+		if text := fmt.Sprintf(format, args...); !slices.Contains(out.Warnings, text) {
+			out.Warnings = append(out.Warnings, text)
+		}
+	}
+	if s.NeedsPerson && !s.EndsAt.IsZero() {
+		warn("the session of %s needs you before %s: keyfob login %s", s.Profile, stampText(s.EndsAt), s.Profile)
+	}
+	if !s.Certificate.IsZero() && time.Until(s.Certificate) < rolesanywhere.WarnBefore {
+		warn("the certificate of %s ends at %s: put a new one in its place", s.Profile, stampText(s.Certificate))
 	}
 }
 

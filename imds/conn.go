@@ -54,6 +54,7 @@ type conn struct {
 	holder       *holder       // whose it is counted as, nil if it is not; guarded by Limits.mu, as are the next two
 	older, newer *conn         // of that user
 	turn         chan struct{} // the holder's, for handshakes
+	line         chan struct{} // the holder's, for pipelined requests
 
 	// The rest belongs to the goroutine that net/http runs the connection's
 	// handlers on, one after the other.
@@ -67,6 +68,7 @@ type conn struct {
 	dateAt int64  // Unix time
 	given  []byte // read already, for net/http
 	row    uint32 // repeated answers so far
+	inLine bool   // the request is pipelined, and has its turn
 	near   bool   // see oneHop
 }
 
@@ -194,6 +196,7 @@ func (c *conn) Write(p []byte) (int, error) {
 
 // writeAt is Write for who knows what time it is.
 func (c *conn) writeAt(p []byte, now time.Time) (int, error) {
+	c.leaveLine() // a long answer is written before its handler ends, as fast as the client reads
 	c.mu.Lock()
 	until := now.Add(writeTimeout)
 	if !c.writeWanted.IsZero() && c.writeWanted.Before(until) {

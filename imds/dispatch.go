@@ -59,30 +59,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve is ServeHTTP for a request whose connection is known.
 func (s *Server) serve(c *conn, w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
-	c.repeater.begin()
-	pipelined := c.repeater.phase == phaseLost
+	pipelined := c.repeater.begin(r.ContentLength != 0)
 	c.mu.Unlock()
+	var f *fault
 	if pipelined {
-		// No AWS client does this. One that sends thousands of requests at
-		// once must not keep the processor from the others: such requests
-		// are answered one at a time, and with a pause, in which Go looks
-		// for new connections (while there is work it does so every ten
-		// milliseconds only).
-		c.spare.Store(true)
-		select {
-		case s.limits.inLine <- struct{}{}:
-		case <-c.eviction():
-			panic(http.ErrAbortHandler) // net/http then does not wait for the client to read the answer
-		}
-		c.spare.Store(false)
-		defer func() {
-			time.Sleep(s.limits.pause)
-			<-s.limits.inLine
-		}()
+		f = c.enterLine()
+		defer c.leaveLine()
 	}
 	x := &c.x
 	*x = exchange{s: s, live: s.live.Load(), w: w, r: r, conn: c, now: time.Now()}
-	if f := s.dispatch(x); f != nil {
+	if f == nil {
+		f = s.dispatch(x)
+	}
+	if f != nil {
 		x.refusal(f)
 		x.fail(f)
 	}
@@ -245,12 +234,13 @@ func (x *exchange) body(limit int64) *fault {
 	if err := control.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
 		return badRequest("the body can't be read")
 	}
+	x.conn.leaveLine()
 	x.conn.spare.Store(true)
 	n, err := io.Copy(io.Discard, io.LimitReader(x.r.Body, limit+1))
 	x.conn.spare.Store(false)
 	select {
 	case <-x.conn.eviction():
-		panic(http.ErrAbortHandler) // as in ServeHTTP
+		panic(http.ErrAbortHandler) // as in enterLine
 	default:
 	}
 	switch {
@@ -283,6 +273,7 @@ func (x *exchange) get(profile string) (*cred.Snapshot, *fault) {
 	if x.grant != nil {
 		r.Grant, r.RoleARN, r.Implicit, r.Policy = x.grant.ID, x.grant.RoleARN, x.grant.Implicit, x.grant.Policy
 	}
+	x.conn.leaveLine() // the broker may wait for AWS, or a person
 	snapshot, err := x.s.broker.Get(ctx, r)
 	ctx.end()
 	if err != nil {

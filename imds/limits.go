@@ -32,8 +32,8 @@ type Limits struct {
 	busy int // connections of one user, beyond which none is taken
 	all  int // connections of everybody
 
-	inLine     chan struct{} // holds one while a pipelined request is answered
-	pause      time.Duration // after such a request; tests of a simulated clock have none
+	inLine     chan struct{} // holds one while a pipelined request is judged, see line.go
+	pause      time.Duration // at the end of that; tests of a simulated clock may have none
 	handshakes chan struct{} // holds one while a handshake is computed
 
 	mu        sync.Mutex // guards what follows, and the links between connections
@@ -51,9 +51,12 @@ type holder struct {
 	address     string // of strangers
 	stranger    bool
 	turn        chan struct{} // holds one while a handshake of theirs is computed, or stands in line for that
+	line        chan struct{} // holds one while a pipelined request of theirs is judged, or stands in line for that
 }
 
-func newHolder() *holder { return &holder{turn: make(chan struct{}, 1)} }
+func newHolder() *holder {
+	return &holder{turn: make(chan struct{}, 1), line: make(chan struct{}, 1)}
+}
 
 // NewLimits returns the Limits that fit this process: fewer connections where
 // it may not open as many files as that takes twice.
@@ -96,11 +99,13 @@ func (l *Limits) admit(c *conn, now time.Time) bool {
 	if ok {
 		l.count++
 		u.count++
-		if u.stranger {
-			l.strangers[u.address] = u // it may have lost its last one just now
+		if u.stranger { // who may have lost the last connection just now, and been forgotten
+			l.strangers[u.address] = u
 			l.unnamed++
+		} else {
+			l.users[c.caller.UID] = u
 		}
-		c.holder, c.turn = u, u.turn
+		c.holder, c.turn, c.line = u, u.turn, u.line
 		u.push(c)
 	}
 	l.mu.Unlock()

@@ -238,6 +238,34 @@ func TestLimitUsers(t *testing.T) {
 	}
 }
 
+// TestLimitForgets: a user without connections who is forgotten while a new one
+// of theirs is admitted is counted all the same.
+func TestLimitForgets(t *testing.T) {
+	t.Parallel()
+	l := newLimits(8)
+	come := func(uid string) *conn {
+		_, there := net.Pipe()
+		c := &conn{Conn: there, raw: there, caller: peer.Caller{UID: uid}, reading: true}
+		if !l.admit(c, time.Now()) {
+			t.Fatalf("%s: refused", uid)
+		}
+		return c
+	}
+	for i := range 8 {
+		come(fmt.Sprint("full", i)) // the table, by users with one connection
+	}
+	for i := range maxIdleUsers {
+		l.users[fmt.Sprint("idle", i)] = newHolder()
+	}
+	c := come("late")
+	if u := l.users["late"]; u == nil || u != c.holder || u.count != 1 {
+		t.Errorf("the new connection's user is %+v, counted is %+v", u, c.holder)
+	}
+	if n := len(l.of(nil)); n != 8 || l.count != 8 {
+		t.Errorf("%d connections are known, %d counted, want 8", n, l.count)
+	}
+}
+
 // fromAddress is a connection of a stranger.
 type fromAddress struct {
 	net.Conn

@@ -41,6 +41,9 @@ type repeater struct {
 	candidate []byte // what was fed; empty for a first request that came whole
 	// ready says that candidate was answered with what again judges.
 	ready bool
+	// What tells a pipelined request: a handler runs; nothing was read since
+	// the last one ended.
+	serving, stale bool
 }
 
 // feed notes bytes that are about to be given to net/http; c.mu is held. A
@@ -48,6 +51,9 @@ type repeater struct {
 // read a byte while it writes an answer.
 func (p *repeater) feed(b []byte) {
 	p.ready = false
+	if !p.serving {
+		p.stale = false
+	}
 	switch {
 	case p.phase == phaseStart:
 		p.phase, p.whole, p.candidate = phaseFed, whole(b), p.candidate[:0]
@@ -65,19 +71,25 @@ func (p *repeater) feed(b []byte) {
 	}
 }
 
-// begin notes that a handler starts; c.mu is held.
-func (p *repeater) begin() {
+// begin notes that a handler starts, for a request that has a body or none,
+// and reports whether the request is pipelined: it was read together with the
+// one before it, or with one that is behind it. c.mu is held.
+func (p *repeater) begin(body bool) (pipelined bool) {
+	pipelined = p.stale || !body && p.phase == phaseFed && !p.whole && followed(p.candidate)
+	p.serving = true
 	if p.phase == phaseFed && p.whole {
 		p.phase = phaseServing
 	} else {
 		p.phase = phaseLost // there is something behind the request: a body, or another one
 	}
 	p.second = true
+	return pipelined
 }
 
 // end notes that the handler has answered, and whether that may be repeated.
 // c.mu is held.
 func (p *repeater) end(repeatable bool) {
+	p.serving, p.stale = false, true
 	if p.phase != phaseServing {
 		p.phase = phaseLost
 		return
@@ -106,6 +118,14 @@ func whole(b []byte) bool {
 		start += end + 1
 	}
 	return false
+}
+
+// followed reports whether there is anything behind the first head of a request
+// in b. (Heads with a bare LF are not looked for: the requests behind them are
+// told by having been read with them.)
+func followed(b []byte) bool {
+	_, behind, _ := bytes.Cut(b, []byte("\r\n\r\n"))
+	return len(behind) > 0
 }
 
 // repeatable reports whether the request is one that net/http would answer

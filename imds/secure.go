@@ -92,26 +92,11 @@ func (w *wire) enter() error {
 	defer w.c.spare.Store(false)
 	late := time.NewTimer(time.Until(w.until))
 	defer late.Stop()
-	if err := w.wait(w.c.turn, late.C); err != nil {
-		return err
-	}
-	if err := w.wait(w.c.server.limits.handshakes, late.C); err != nil {
-		<-w.c.turn
+	if err := w.c.takeTurns(w.c.turn, w.c.server.limits.handshakes, late.C); err != nil {
 		return err
 	}
 	w.inLine = true
 	return nil
-}
-
-func (w *wire) wait(turn chan<- struct{}, late <-chan time.Time) error {
-	select {
-	case turn <- struct{}{}:
-		return nil
-	case <-w.c.eviction():
-		return net.ErrClosed
-	case <-late:
-		return os.ErrDeadlineExceeded
-	}
 }
 
 // leave ends the turn after a pause, in which Go looks for what has come on

@@ -82,7 +82,7 @@ func (b *book) place(e *cred.Event, w who) *record {
 		uid: w.uid, program: w.program, pid: w.pid, start: w.start,
 		event: e.Kind, profile: e.Profile, endpoint: endpoint, accessKeyID: e.AccessKeyID, reason: e.Reason,
 	}
-	if full.event != cred.EventHandOut && full.event != EventConfirmation {
+	if full.event != cred.EventHandOut && full.event != EventConfirmation && full.event != EventRecoveryKey {
 		full.event = cred.EventRefusal
 	}
 	full.profile, full.reason = tidy(full.profile, maxName), tidy(full.reason, maxName)

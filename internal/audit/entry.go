@@ -12,6 +12,10 @@ import (
 // program may have a protected profile.
 const EventConfirmation = "confirmation"
 
+// EventRecoveryKey is the kind of a cred.Event: a recovery key was made, and a
+// former one ended.
+const EventRecoveryKey = "recovery-key"
+
 // The kinds of entry beside those of cred.Event.
 const (
 	eventLost     = "lost"     // count events could not be written, for the reason given

@@ -29,7 +29,7 @@ type Filter struct {
 	Profile     string
 	Program     string // a path, or the last part of one
 	AccessKeyID string
-	Event       string    // handout, refusal, lost, rotation
+	Event       string    // handout, refusal, confirmation, recovery-key, lost, rotation
 	Since       time.Time // entries of this moment and later
 	Until       time.Time // entries before this moment
 	UID         string    // of the caller

@@ -39,8 +39,9 @@ func (a *app) canAnswer(ctx context.Context, id string) error {
 		if id != "" && i.ID != id {
 			continue
 		}
-		if i.Kind == control.PromptConfirm {
-			return person("cannot answer for "+i.Profile+": a person's yes is asked for on their terminal, and there is none", "keyfob answer "+i.ID+" in a terminal")
+		switch i.Kind {
+		case control.PromptConfirm, control.PromptMFA, control.PromptCode, control.PromptChoice:
+			return person("cannot answer for "+i.Profile+": it is answered at a terminal, and there is none", "keyfob answer "+i.ID+" in a terminal")
 		}
 		break // "" is the oldest, which stands first
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // auditEvents are what --event takes.
-var auditEvents = []string{"handout", "refusal"}
+var auditEvents = []string{"handout", "refusal", "confirmation", "recovery-key"}
 
 // auditEntry is what people are shown of an entry (CONTRACT.md §8).
 type auditEntry struct {

@@ -129,7 +129,7 @@ func commands() []*command {
 		{name: "whoami", args: "[P]", max: 1, profile: true, short: "show who AWS says that P is, and what is wrong with its keys", flags: both(regionFlags, jsonFlag), run: (*app).whoami},
 		{name: "answer", args: "[ID]", max: 1, short: "answer a question that waits (keyfob status lists them), such as a program's for a protected profile",
 			flags: jsonFlag, run: (*app).answer},
-		{name: "logout", args: "[P]", max: 1, profile: true, short: "forget P's sessions and revoke its grants", flags: jsonFlag, run: (*app).logout},
+		{name: "logout", args: "[P]", max: 1, profile: true, short: "forget P's sessions and revoke its grants", long: "A sign-in that several profiles share (Identity Center, OpenID Connect, aws login) ends for all of them.", flags: jsonFlag, run: (*app).logout},
 		{name: "grant add", args: "P[,P2]", max: 1, profile: true, short: "open the container endpoint for P",
 			flags: both(jsonFlag, policyFlags, func(o *options, fs *flag.FlagSet) {
 				fs.Var(&o.expires, "expires", "`duration` after which it ends, such as 90m or 7d (default: never)")
@@ -145,7 +145,7 @@ func commands() []*command {
 			flags: both(jsonFlag, func(o *options, fs *flag.FlagSet) {
 				fs.StringVar(&o.program, "program", "", "`program`, by its path or the last part of it")
 				fs.StringVar(&o.accessKeyID, "access-key-id", "", "`id` of the access key, as CloudTrail shows it")
-				fs.StringVar(&o.event, "event", "", "`kind`: handout or refusal")
+				fs.StringVar(&o.event, "event", "", "`kind`: handout, refusal, confirmation or recovery-key")
 				fs.StringVar(&o.since, "since", "", "the `time` of the first")
 				fs.StringVar(&o.until, "until", "", "the `time` of the last")
 				fs.IntVar(&o.limit, "limit", 0, "the newest `number` of them")
@@ -173,7 +173,7 @@ func commands() []*command {
 				fs.BoolVar(&o.recovery, "recovery", false, "open it with the recovery key, and set a new passphrase where it has one")
 			}), run: (*app).unlock},
 		{name: "vault recovery-key", short: "make a recovery key, which opens the vault when its keyring or passphrase is lost",
-			long:  "Write it down, and keep it away from this machine: it is shown once and kept nowhere. A former one opens nothing\nany more. A passphrase is asked for, or read from standard input as one line.",
+			long:  "Write it down, and keep it away from this machine: it is shown once and kept nowhere. A former one opens nothing\nany more. A vault with a passphrase asks for that, or reads it from standard input as one line. Without it, and with\na keyring, the daemon asks a person, whatever --yes says.",
 			flags: both(yesFlag, jsonFlag), run: (*app).recoveryKey},
 		{name: "reload", short: "have the daemon read its files again", flags: jsonFlag, run: (*app).reload},
 		{name: "stop", short: "end the daemon", flags: jsonFlag, run: (*app).stop},

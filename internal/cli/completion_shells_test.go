@@ -37,7 +37,7 @@ var completionCases = []completionCase{
 	{"keyfob configure x --source-profile pr", []string{"prod"}},
 	{"keyfob import --from c", []string{"credentials", "csv"}},
 	{"keyfob import --from aws-vault --backend k", []string{"keychain", "keyctl", "kwallet"}},
-	{"keyfob audit --event r", []string{"refusal"}},
+	{"keyfob audit --event ref", []string{"refusal"}},
 	{"keyfob list --interactive ", []string{"always", "auto", "never"}},
 	{"keyfob list --log-level w", []string{"warn"}},
 	{"keyfob list --log-format j", []string{"json"}},

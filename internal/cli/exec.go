@@ -244,6 +244,7 @@ const lockName = "lock"
 func (f *privateFiles) remove() {
 	_ = os.RemoveAll(f.dir)
 	_ = f.lock.Close()
+	_ = os.RemoveAll(f.dir) // Windows keeps a directory with an open file
 }
 
 // sweep removes directories whose keyfob has gone: whose lock is free. The
@@ -264,8 +265,12 @@ func sweep(parent string) {
 			continue
 		}
 		lock := flock.New(path, flock.SetPermissions(0o600))
-		if ok, err := lock.TryLock(); err == nil && ok {
+		ok, err := lock.TryLock()
+		if ended := err == nil && ok; ended {
 			_ = os.RemoveAll(dir)
+			_ = lock.Close()
+			_ = os.RemoveAll(dir) // as in remove
+			continue
 		}
 		_ = lock.Close()
 	}

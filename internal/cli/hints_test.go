@@ -18,7 +18,7 @@ import (
 
 // afterKeyfob are words that follow "keyfob" in sentences about it. A hint
 // that names a command that is not there would begin with another one.
-var afterKeyfob = []string{"is", "was", "and", "has", "does", "itself", "again", "alone", "hands", "keeps", "serves", "asks", "wrote", "by", "for", "in", "that", "to", "with",
+var afterKeyfob = []string{"endpoint", "is", "was", "and", "has", "does", "itself", "again", "alone", "hands", "keeps", "serves", "asks", "wrote", "by", "for", "in", "that", "to", "with",
 	"from", "must", "can", "may", "speaks", "made", "before", "under", "runs", "as", "or", "it", "gives", "starts", "looks", "rotates", "not", "writes", "needs", "also", "reads",
 	"would", "sees", "counts", "last", "signs", "did", "knows", "uses", "says", "sends", "waits", "tries", "can't",
 	"command", "daemon", "profile", "profiles", "no", "on", "at", "of", "the", "service's"}

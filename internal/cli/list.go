@@ -43,7 +43,7 @@ const oldKey = 90 * 24 * time.Hour
 // listText is what people are shown of the profiles. What is wrong with one
 // stands at the end of its line: what is to be typed, or why it can't work.
 func listText(profiles []control.ListEntry, l look, now time.Time) string {
-	g := grid{head: []string{"PROFILE", "ACCOUNT", "SOURCE", "SESSION", "KEY AGE", "MISSING"}, whole: []int{1, 3, 4}}
+	g := grid{head: []string{"PROFILE", "ACCOUNT", "SOURCE", "SESSION", "KEY AGE", "MISSING"}, whole: []int{0, 1, 3, 4}, spare: []int{4, 2, 1}}
 	for _, p := range profiles {
 		row := plain(p.Name, p.Account, p.Source, "", "", "")
 		row[0].colour = bold

@@ -43,7 +43,7 @@ type (
 		Version  int    `json:"version"`
 		Time     string `json:"time"` // RFC 3339, of the last of those counted
 		Count    int64  `json:"count"`
-		Event    string `json:"event"` // handout, refusal; lost, rotation
+		Event    string `json:"event"` // handout, refusal, confirmation, recovery-key; lost, rotation
 		Profile  string `json:"profile,omitempty"`
 		Endpoint string `json:"endpoint,omitempty"`
 		Caller   *struct {

@@ -69,6 +69,7 @@ func plain(texts ...string) []cell {
 type grid struct {
 	head  []string
 	whole []int
+	spare []int // left out, in this order, before much of a row is cut
 	rows  [][]cell
 }
 
@@ -96,6 +97,7 @@ func (g *grid) text(l look) string {
 		}
 	}
 	if l.width > 0 {
+		total = g.leaveOut(width, total, l.width)
 		g.fit(width, total, l.width)
 	}
 	var b strings.Builder
@@ -129,6 +131,25 @@ func (g *grid) text(l look) string {
 		line(row)
 	}
 	return b.String()
+}
+
+// enough is what is worth to be seen of the last column, which may say more than
+// a line holds.
+const enough = 40
+
+// leaveOut gives up spare columns until the rest has room.
+func (g *grid) leaveOut(width []int, total, room int) int {
+	long := max(0, width[len(width)-1]-enough)
+	for _, j := range g.spare {
+		if total-long <= room {
+			break
+		}
+		if width[j] > 0 {
+			total -= width[j] + gap
+			width[j] = 0
+		}
+	}
+	return total
 }
 
 // fit takes from the widest column, one by one, until total is room.

@@ -32,19 +32,19 @@ grösse-日本  333333333333  sso          ended     -         keyfob login grö
 soon         -             login        2m left   3 days
 broken       -             -            -         -         cannot use profile broken: source_profile (/home/someone/.aws/config:12) names none, and there is no such profile
 `,
-		80: `PROFILE      ACCOUNT       SOURCE       SESSION   KEY AGE   MISSING
-base         111111111111  static-keys  -         408 days
-deploy       222222222222  assume-role  50m left
-grösse-日本  333333333333  sso          ended     -         keyfob login grösse…
-soon         -             login        2m left   3 days
-broken       -             -            -         -         cannot use profile …
+		80: `PROFILE      ACCOUNT       SESSION   MISSING
+base         111111111111
+deploy       222222222222  50m left
+grösse-日本  333333333333  ended     keyfob login grösse-日本
+soon         -             2m left
+broken       -             -         cannot use profile broken: source_profile …
 `,
-		62: `PROFILE   ACCOUNT       SOURCE    SESSION   KEY AGE   MISSING
-base      111111111111  static-…  -         408 days
-deploy    222222222222  assume-…  50m left
-grösse-…  333333333333  sso       ended     -         keyfob …
-soon      -             login     2m left   3 days
-broken    -             -         -         -         cannot …
+		62: `PROFILE      SESSION   MISSING
+base
+deploy       50m left
+grösse-日本  ended     keyfob login grösse-日本
+soon         2m left
+broken       -         cannot use profile broken: source_prof…
 `,
 	} {
 		got := listText(manyEntries(), look{width: width}, screenNow)
@@ -129,7 +129,7 @@ func TestAnswerLeavesTheQuestion(t *testing.T) {
 	cmd.Stdin = strings.NewReader("once\n")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // without a terminal, wherever the test runs
 	out, err := cmd.CombinedOutput()
-	if cmd.ProcessState.ExitCode() != 3 || !strings.Contains(string(out), "a person's yes is asked for on their terminal, and there is none\nhint: keyfob answer i2 in a terminal\n") {
+	if cmd.ProcessState.ExitCode() != 3 || !strings.Contains(string(out), "it is answered at a terminal, and there is none\nhint: keyfob answer i2 in a terminal\n") {
 		t.Errorf("%v: %s", err, out)
 	}
 	if asked := h.read("asked"); strings.Contains(asked, "answer ") || !strings.Contains(asked, "status ") {

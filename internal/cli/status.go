@@ -25,6 +25,9 @@ func statusText(r *control.StatusResult, l look, now time.Time) string {
 		if e.Profile != "" {
 			line += ", profile " + e.Profile
 		}
+		if e.ForExec {
+			line += ", for keyfob exec alone"
+		}
 		b.WriteString(oneLine(line) + "\n")
 	}
 	if len(r.Sessions) > 0 {

@@ -16,11 +16,12 @@ type recoveryKeyMade struct {
 // output: it is for a person to write down, and nothing keeps it.
 func (a *app) recoveryKey(invocation) int {
 	const what = "make a recovery key"
-	if err := a.confirm("Make a recovery key for the vault? A former recovery key opens nothing any more.",
-		"cannot make a recovery key", "keyfob vault recovery-key --yes"); err != nil {
+	set, err := a.settings()
+	if err != nil {
 		return a.fail(what, err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), unlockWait)
+	p := control.RecoveryKeyParams{MayAsk: a.mayAsk(set.Interactive)}
+	ctx, cancel := a.within(unlockWait, p.MayAsk)
 	defer cancel()
 	k, err := a.keystore(ctx)
 	if err != nil {
@@ -29,8 +30,11 @@ func (a *app) recoveryKey(invocation) int {
 	if k.New { // before a secret is asked for in vain
 		return a.fail(what, person("cannot make a recovery key: the vault has no key yet", lockedHint(k)))
 	}
-	var p control.RecoveryKeyParams
-	if k.Backend == backendPassphrase {
+	if k.Backend == backendPassphrase { // with a keyring the daemon itself asks, whatever --yes says
+		if err := a.confirm("Make a recovery key for the vault? A former recovery key opens nothing any more.",
+			"cannot make a recovery key", "keyfob vault recovery-key --yes"); err != nil {
+			return a.fail(what, err)
+		}
 		if p.Passphrase, err = a.vaultPassphrase(ctx, false); err != nil {
 			return a.fail(what, err)
 		}
@@ -92,7 +96,7 @@ func (a *app) unlock(invocation) int {
 
 // vaultPassphrase asks for the vault's passphrase, or reads it as one line of
 // a standard input that is no terminal. An empty one leaves it to the
-// daemon's passphrase file.
+// daemon's passphrase file (and, for a recovery key, to a person's yes).
 func (a *app) vaultPassphrase(ctx context.Context, isNew bool) (pass string, err error) {
 	switch {
 	case !a.stdinIsTerminal():

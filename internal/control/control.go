@@ -244,9 +244,11 @@ type UnlockParams struct {
 }
 
 // RecoveryKeyParams asks for a new recovery key. Passphrase is the vault's,
-// where it has one and the daemon has no file to read it from.
+// where it has one: who gives it is not asked. Anybody else is, and MayAsk
+// says that the client can put the question to a person.
 type RecoveryKeyParams struct {
 	Passphrase string `json:"passphrase,omitempty"`
+	MayAsk     bool   `json:"may_ask,omitempty"`
 }
 
 // RecoveryKeyResult is the recovery key, which is kept nowhere. A former one
@@ -375,6 +377,9 @@ type EndpointStatus struct {
 	Kind    string `json:"kind"`
 	Listen  string `json:"listen"`
 	Profile string `json:"profile,omitempty"`
+	// ForExec marks the listener that keyfob exec's children alone are given,
+	// where no container endpoint is configured.
+	ForExec bool `json:"for_exec,omitempty"`
 }
 
 // SessionStatus is one active profile. Times are RFC 3339, UTC.

@@ -126,6 +126,9 @@ func Main(ctx context.Context, c Config, args []string, stdout, stderr io.Writer
 	}
 	if verb == "install" && !c.System {
 		c.fromEnvironment()
+		if err := c.keepInstalled(); err != nil {
+			return err
+		}
 		if err := c.fromSettings(); err != nil {
 			return err
 		}

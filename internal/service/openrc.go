@@ -157,12 +157,8 @@ func (o *openrc) running(ctx context.Context) bool {
 func (o *openrc) uninstall(ctx context.Context) (Plan, error) {
 	var p Plan
 	var removals []Step
-	if o.packaged() {
-		if !o.enabled() && !o.running(ctx) {
-			return p, nil
-		}
-		p.Notes = append(p.Notes, o.script()+" belongs to a package and stays with it")
-	} else {
+	packaged := o.packaged()
+	if !packaged {
 		var err error
 		if removals, p.Notes, err = o.c.removals([]file{{path: o.script(), content: o.c.openrcText()}}); err != nil || len(removals) == 0 {
 			return p, err
@@ -180,6 +176,9 @@ func (o *openrc) uninstall(ctx context.Context) (Plan, error) {
 		p.Steps = append(p.Steps, o.step("rc-update", "delete", Name, "default"))
 	}
 	p.Steps = append(p.Steps, removals...)
+	if packaged && !p.Empty() {
+		p.Notes = append(p.Notes, o.script()+" belongs to a package and stays with it")
+	}
 	return p, nil
 }
 

@@ -200,6 +200,21 @@ func TestOpenRCPackagesScriptStays(t *testing.T) {
 	if p, err := w.manager().PlanUninstall(t.Context()); err != nil || !p.Empty() {
 		t.Errorf("a second uninstall: %v, %v", p, err)
 	}
+	// What of ours is there without it goes, whatever the package's does.
+	link := filepath.Join(w.root, "etc/init.d", linkLocalScript)
+	if err := os.WriteFile(link, []byte(w.c.linkLocalOpenRCText(nil, "", false)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, purge := range []bool{false, true} {
+		w.c.Purge = purge
+		if p, err := w.manager().PlanUninstall(t.Context()); err != nil || !strings.Contains(p.String(), "remove "+link) || !strings.Contains(p.String(), "belongs to a package") {
+			t.Errorf("purge %v: %v, %v", purge, p, err)
+		}
+	}
+	w.c.Purge = false
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
+	}
 	// Of another program it is in the way, and stays too.
 	w.c.Program = "/opt/keyfob/keyfobd"
 	wantError(t, w.install(), "something that keyfob did not make")
@@ -262,6 +277,36 @@ func TestOpenRCScript(t *testing.T) {
 		out, err := exec.Command(sh, "-c", before+text+after).CombinedOutput()
 		if err != nil || string(out) != c.want {
 			t.Errorf("%s: %v: got %q, want %q", c.name, err, out, c.want)
+		}
+	}
+}
+
+// Root may open the log: its directory is not the daemon's, and without its
+// file nothing is started.
+func TestOpenRCLogIsNotInADirectoryOfTheDaemons(t *testing.T) {
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skipf("%s: needs sh", t.Name())
+	}
+	bin := t.TempDir()
+	for name, text := range map[string]string{"supervise-daemon": "false", "setpriv": "true"} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\nexec "+text+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := Config{Program: "/opt/kf/keyfobd", System: true}.openrcText()
+	for _, c := range []struct{ broken, want string }{
+		{"none", "started"},
+		{"/var/log/keyfob", "refused"},
+		{"/var/log/keyfob/keyfobd.log", "refused"},
+	} {
+		before := "checkpath() { echo \"$@\"; case $* in *' " + c.broken + "') return 1 ;; esac; }\newarn() { :; }\nPATH=" + bin + ":$PATH\nRC_SVCNAME=keyfob\n"
+		out, err := exec.Command(sh, "-c", before+text+"\nstart_pre && echo started || echo refused\n").CombinedOutput()
+		if err != nil || !strings.HasSuffix(string(out), "\n"+c.want+"\n") || !strings.Contains(string(out), "\n--directory --mode 0750 --owner root:keyfob /var/log/keyfob\n") {
+			t.Errorf("%s: %v: %s", c.broken, err, out)
+		}
+		if c.broken == "none" && !strings.Contains(string(out), "\n--file --mode 0640 --owner keyfob:keyfob /var/log/keyfob/keyfobd.log\n") {
+			t.Errorf("%s", out)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	kardianos "github.com/kardianos/service"
@@ -59,6 +60,8 @@ type Config struct {
 	// process's own.
 	Getenv func(string) string
 	UID    int
+
+	kept []string // notes about Args that an earlier install gave
 }
 
 // Manager installs and controls the service. New opens and starts nothing.
@@ -194,7 +197,9 @@ func (m *Manager) PlanInstall(ctx context.Context) (Plan, error) {
 	if err := m.privilege("install"); err != nil {
 		return Plan{}, err
 	}
-	return m.host.install(ctx)
+	p, err := m.host.install(ctx)
+	p.Notes = append(slices.Clone(m.c.kept), p.Notes...)
+	return p, err
 }
 
 // Install does a plan of PlanInstall. What a failing step leaves is undone.

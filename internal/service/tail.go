@@ -54,6 +54,10 @@ func tail(ctx context.Context, w io.Writer, path string, o LogOptions) error {
 		if err != nil {
 			continue
 		}
+		// Or, on Windows, the same one, emptied.
+		if at, err := f.Seek(0, io.SeekCurrent); err == nil && now.Size() < at {
+			_, _ = f.Seek(0, io.SeekStart)
+		}
 		if mine, err := f.Stat(); err == nil && !os.SameFile(mine, now) {
 			if next, err := os.Open(path); err == nil {
 				_ = f.Close()

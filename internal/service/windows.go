@@ -345,6 +345,26 @@ func (t *logonTask) installed(ctx context.Context, sid string) (there, same bool
 	return err == nil, string(b) == string(utf16LE(t.c.taskText(sid)))
 }
 
+func (t *logonTask) installedArgs() []string {
+	sid, err := t.sid()
+	if err != nil {
+		return nil
+	}
+	b, err := os.ReadFile(t.file(sid))
+	if err != nil {
+		return nil
+	}
+	return taskArgs(b)
+}
+
+func taskArgs(file []byte) []string {
+	words, err := windows.DecomposeCommandLine("keyfobd " + taskLine(file))
+	if err != nil {
+		return nil
+	}
+	return words
+}
+
 func (t *logonTask) step(args ...string) Step {
 	return Step{Run: append([]string{"schtasks.exe"}, args...)}
 }

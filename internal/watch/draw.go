@@ -205,7 +205,11 @@ func (p painter) body() (lines []line, chosen int) {
 	if len(st.Endpoints) > 0 {
 		add(line{}, plain(bold, fmt.Sprintf("Endpoints (%d)", len(st.Endpoints))))
 		for _, e := range st.Endpoints {
-			add(line{{none, "  " + pad(e.Kind, 9) + " " + e.Listen}, {dim, "  " + e.Profile}})
+			of := e.Profile
+			if e.ForExec {
+				of = "for keyfob exec alone"
+			}
+			add(line{{none, "  " + pad(e.Kind, 9) + " " + e.Listen}, {dim, "  " + of}})
 		}
 	}
 	return lines, chosen

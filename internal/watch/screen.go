@@ -29,7 +29,7 @@ func frame(lines []string) string {
 		if i > 0 {
 			b.WriteString("\r\n")
 		}
-		b.WriteString(l + rest)
+		b.WriteString(rest + l) // erased behind a full line, its last cell would go
 	}
 	b.WriteString(below + commit)
 	return b.String()

@@ -75,7 +75,7 @@ func self() (string, error) {
 }
 
 // MakePrivate makes a directory as Descriptor says, and those above it as
-// usual. One that exists must pass CheckPrivate; its list is then made
+// usual. One that exists must pass CheckPrivate, which refuses links; its list is then made
 // independent of the directories above, so that widening theirs does not
 // widen it.
 func MakePrivate(dir string, machine bool) error {
@@ -127,14 +127,36 @@ func MakePrivate(dir string, machine bool) error {
 // CheckPrivate refuses a directory that belongs to somebody else or gives
 // anybody else any right, itself or to what is made in it: whoever may do
 // nothing in a directory may still open a file in it whose own list lets
-// them (SeChangeNotifyPrivilege, which everybody has). Errors about that are
-// *Error.
+// them (SeChangeNotifyPrivilege, which everybody has). It refuses a junction
+// or another link, too: everybody may make one below %ProgramData%, and it
+// leads where its maker says, to a directory that may pass. Errors about that
+// are *Error.
 func CheckPrivate(dir string) error {
-	sd, err := read(dir, false)
+	h, err := open(dir, windows.READ_CONTROL|windows.FILE_READ_ATTRIBUTES, true)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = windows.CloseHandle(h) }()
+	var info windows.ByHandleFileInformation
+	if err := windows.GetFileInformationByHandle(h, &info); err != nil {
+		return fmt.Errorf("cannot look at %s: %w", dir, err)
+	}
+	if err := judgeKind(dir, info.FileAttributes); err != nil {
+		return err
+	}
+	sd, err := descriptorOf(dir, h)
 	if err != nil {
 		return err
 	}
 	return judgePrivate(dir, sd)
+}
+
+// judgeKind refuses what is no directory itself.
+func judgeKind(dir string, attributes uint32) error {
+	if attributes&windows.FILE_ATTRIBUTE_REPARSE_POINT != 0 {
+		return &Error{Text: dir + " is a junction or another link", Help: "if nobody else made it: name the directory to which it leads instead, or remove it with rmdir \"" + dir + "\""}
+	}
+	return nil
 }
 
 func judgePrivate(dir string, sd *windows.SECURITY_DESCRIPTOR) error {
@@ -195,6 +217,10 @@ func read(path string, link bool) (*windows.SECURITY_DESCRIPTOR, error) {
 		return nil, err
 	}
 	defer func() { _ = windows.CloseHandle(h) }()
+	return descriptorOf(path, h)
+}
+
+func descriptorOf(path string, h windows.Handle) (*windows.SECURITY_DESCRIPTOR, error) {
 	sd, err := windows.GetSecurityInfo(h, windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION|windows.DACL_SECURITY_INFORMATION)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the access list of %s: %w", path, err)

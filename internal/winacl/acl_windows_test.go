@@ -235,6 +235,36 @@ func TestJunctionsAreFollowed(t *testing.T) {
 	}
 }
 
+func TestALinkIsNoPrivateDirectory(t *testing.T) {
+	var wide *Error
+	if err := judgeKind(`C:\x`, windows.FILE_ATTRIBUTE_DIRECTORY|windows.FILE_ATTRIBUTE_REPARSE_POINT); !errors.As(err, &wide) || !strings.Contains(wide.Help, `rmdir "C:\x"`) {
+		t.Errorf("%v", err)
+	}
+	if err := judgeKind(`C:\x`, windows.FILE_ATTRIBUTE_DIRECTORY); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAJunctionIsNoPrivateDirectory(t *testing.T) {
+	base := t.TempDir()
+	target, link := filepath.Join(base, "target"), filepath.Join(base, "link")
+	if err := MakePrivate(target, false); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("cmd.exe", "/c", "mklink", "/J", link, target).CombinedOutput(); err != nil {
+		t.Skipf("no junction can be made here: %v %s", err, out)
+	}
+	if st, err := os.Lstat(link); err != nil || st.Mode()&(os.ModeSymlink|os.ModeIrregular) == 0 {
+		t.Skipf("the junction is none: %v", err)
+	}
+	var wide *Error
+	for name, err := range map[string]error{"MakePrivate": MakePrivate(link, false), "CheckPrivate": CheckPrivate(link)} {
+		if !errors.As(err, &wide) || !strings.Contains(err.Error(), "junction") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func wine() bool {
 	return windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() == nil
 }

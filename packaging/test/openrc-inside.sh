@@ -48,6 +48,9 @@ check "no new privileges" grep -q '^NoNewPrivs:.1$' "/proc/$(daemon)/status"
 check "no core files" grep -q '^Max core file size *0 ' "/proc/$(daemon)/limits"
 says "status --json" '"running":true' "$D" service status --system --json
 says "status knows the process" "^pid: *$(daemon)$" "$D" service status --system
+check "the log's directory is root's" test "$(stat -c '%U:%G %a' /var/log/keyfob)" = "root:keyfob 750"
+check "the log is the daemon's" test "$(stat -c '%U:%G %a' /var/log/keyfob/keyfobd.log)" = "keyfob:keyfob 640"
+check "whoever has the daemon puts no link there" no as keyfob ln -sf /etc/passwd /var/log/keyfob/keyfobd.log
 says "logs" 'keyfobd is ready' "$D" service logs --system
 p=$(daemon)
 check "reload" rc-service keyfob reload
@@ -123,7 +126,9 @@ check "the script is as it was" cmp "$(dirname "$0")/../openrc/keyfob" /etc/init
 says "uninstall" 'belongs to a package' keyfob service uninstall --system
 check "the script stays" cmp "$(dirname "$0")/../openrc/keyfob" /etc/init.d/keyfob
 check "stopped, and in no runlevel" bash -c '! pgrep -x keyfobd && ! rc-update show | grep -qw keyfob'
+check "link-local without the service" keyfob link-local enable --system --ipv4-only "${FORCE[@]}"
 check "purge" keyfob service uninstall --system --purge --yes
+check "link-local went with it" bash -c "! test -e /etc/init.d/keyfob-link-local && ! ip addr show dev lo | grep -q $V4/"
 rm /etc/init.d/keyfob /usr/bin/keyfob*
 after=$(every_file)
 if [ "$before" = "$after" ]; then ok "nothing is left, and nothing else is gone"; else bad "files differ: $(diff <(echo "$before") <(echo "$after") | grep '^[<>]' | head -8)"; fi

@@ -26,8 +26,11 @@ depend() {
 start_pre() {
 	checkpath --directory --mode 0755 --owner keyfob:keyfob /run/keyfob
 	checkpath --directory --mode 0700 --owner keyfob:keyfob /var/lib/keyfob
-	checkpath --directory --mode 0750 --owner keyfob:keyfob /var/log/keyfob
-	checkpath --file --mode 0640 --owner keyfob:keyfob /var/log/keyfob/keyfobd.log
+	# Without a command_user root opens the log: in a directory of the daemon's
+	# own, it could put a link to any other file there. Whoever rotates the log
+	# copies and truncates it, or restarts the service.
+	checkpath --directory --mode 0750 --owner root:keyfob /var/log/keyfob || return 1
+	checkpath --file --mode 0640 --owner keyfob:keyfob /var/log/keyfob/keyfobd.log || return 1
 	local c iab='' inh='' with
 	for c in $allowed; do iab="$iab${iab:+,}^cap_$c" inh="$inh${inh:+,}+$c"; done
 	with="--reuid=keyfob --regid=keyfob --init-groups --no-new-privs --inh-caps=$inh --ambient-caps=$inh"

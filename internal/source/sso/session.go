@@ -314,16 +314,29 @@ func (s *session) refuse(ctx context.Context, c *caller, access cred.Secret) {
 	}
 }
 
+// signedIn reports whether there is a token that can be used or refreshed.
+func (s *session) signedIn(ctx context.Context, in *signIn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rec, err := s.current(ctx, in)
+	return err == nil && (rec.refreshable(&rec.tokens, in.awsNow(ctx)) || rec.usable(&rec.tokens, time.Now()))
+}
+
+// current is the record in force; s.mu is held.
+func (s *session) current(ctx context.Context, in *signIn) (*record, error) {
+	if s.unsaved != nil {
+		return s.unsaved, nil
+	}
+	return s.load(ctx, in)
+}
+
 // ends is cred.SignInSource's SignInEnds.
 func (s *session) ends(ctx context.Context, in *signIn) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	rec := s.unsaved
-	if rec == nil {
-		var err error
-		if rec, err = s.load(ctx, in); err != nil {
-			return time.Time{}
-		}
+	rec, err := s.current(ctx, in)
+	if err != nil {
+		return time.Time{}
 	}
 	if rec.refreshable(&rec.tokens, in.awsNow(ctx)) || !rec.usable(&rec.tokens, time.Now()) {
 		return time.Time{}

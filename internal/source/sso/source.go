@@ -163,6 +163,10 @@ func (s *source) Interactive() bool { return false }
 // AskKey is one for all links of the sign-in.
 func (s *source) AskKey() cred.LinkKey { return s.session.key }
 
+// SignedIn reports whether somebody has signed in and need not again: a sign-in
+// that can be refreshed has no end that is known.
+func (s *source) SignedIn(ctx context.Context) bool { return s.session.signedIn(ctx, &s.signIn) }
+
 // SignInEnds is known once nothing refreshes the access token any more: AWS
 // does not tell how long a session lasts.
 func (s *source) SignInEnds(ctx context.Context) time.Time { return s.session.ends(ctx, &s.signIn) }
