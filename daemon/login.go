@@ -153,7 +153,7 @@ func (d *daemon) login(c *call) (any, error) {
 		if errors.As(err, &up) && up.Refused {
 			text := up.Error()
 			if !strings.HasPrefix(text, "cannot sign in") {
-				text = "cannot sign in: " + reason(up)
+				text = "cannot sign in: " + trimCannot(text)
 			}
 			return nil, cred.WithHint(errors.New(text), up.Hint())
 		}
