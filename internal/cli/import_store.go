@@ -143,7 +143,7 @@ func (i *importer) connectPrograms(names []string) error {
 	if _, err := j.Apply(change); err != nil {
 		return err
 	}
-	i.notice("programs get " + strings.Join(names, ", ") + " by credential_process now (" + w.config.Path + "); `keyfob configure undo` takes that back")
+	i.notice("programs get " + strings.Join(names, ", ") + " by credential_process now (" + w.config.Path + "); `keyfob configure undo` takes that line back, and the keys stay in the vault")
 	return nil
 }
 

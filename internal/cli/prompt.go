@@ -108,7 +108,19 @@ func (p *asker) mfa(ctx context.Context, q control.Prompt) (*control.Answer, err
 	if q.Text == "" {
 		q.Text = "MFA code for " + q.Profile
 	}
-	return p.typed(ctx, q, oneLine(q.Text)+": ", false)
+	for tries := 1; ; tries++ {
+		a, err := p.typed(ctx, q, oneLine(q.Text)+": ", false)
+		if err != nil || a.Refused || sixDigits(a.Value) || tries == 3 {
+			return a, err
+		}
+		// A slip is not worth a call to AWS, nor an end.
+		p.show("keyfob: a code has six digits")
+	}
+}
+
+func sixDigits(code string) bool {
+	code = strings.TrimSpace(code)
+	return len(code) == 6 && strings.Trim(code, "0123456789") == ""
 }
 
 // typed asks for a line; an empty one is a refusal.

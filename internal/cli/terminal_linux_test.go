@@ -241,6 +241,20 @@ func TestNobodyIsAsked(t *testing.T) {
 	}
 }
 
+// What is no code is asked again, three times in all; nothing was sent.
+func TestMistypedCode(t *testing.T) {
+	h, c := newHome(t), newConsole(t)
+	cmd := h.command("login", "mfa")
+	c.start(cmd)
+	for i, text := range []string{"12\n", "12345x\n", "123456\n"} {
+		h.eventually("the question is asked", func() bool { return strings.Count(c.text(), "MFA code for ") > i && !c.echoes() })
+		c.typed(text)
+	}
+	if code := exitCode(t, cmd); code != 0 || strings.Count(c.text(), "keyfob: a code has six digits") != 2 {
+		t.Errorf("exit code %d, %q", code, c.text())
+	}
+}
+
 func TestInterruptedQuestion(t *testing.T) {
 	h, c := newHome(t), newConsole(t)
 	cmd := h.command("login", "mfa")
