@@ -129,6 +129,11 @@ func (a *app) connect(ctx context.Context) (*control.Client, error) {
 	if err = client.Call(ctx, control.MethodVersion, control.Empty{}, &v, nil); err == nil {
 		err = a.agrees(ctx, client, v)
 	}
+	if errors.As(err, new(nothingKept)) {
+		if err = a.end(ctx, client); err == nil {
+			err = control.ErrGone
+		}
+	}
 	switch {
 	case errors.Is(err, control.ErrGone):
 		a.ending = client.ServerPID()

@@ -17,6 +17,13 @@ func (a *app) decidesAtStart() bool {
 	return a.namesDataDir() || f.ProfilesFile != "" || f.Keystore != "" || f.IMDS != "" || f.Container != ""
 }
 
+// nothingKept is the refusal of a daemon with another keystore than a flag
+// names, that was started on demand and has no vault yet: another can take its
+// place.
+type nothingKept struct{ error }
+
+func (e nothingKept) Unwrap() error { return e.error }
+
 // agrees refuses a running daemon that has something else than a flag names:
 // the command would seem to have done what it did not. The data directory
 // counts by its variable too: keys must not go where nobody looks for them.
@@ -47,7 +54,11 @@ func (a *app) agrees(ctx context.Context, client *control.Client, v control.Vers
 		return err
 	}
 	if f.Keystore != "" && f.Keystore != "auto" && st.Keystore.Backend != "" && f.Keystore != st.Keystore.Backend {
-		return refuse("--keystore", f.Keystore, st.Keystore.Backend)
+		err := refuse("--keystore", f.Keystore, st.Keystore.Backend)
+		if v.OnDemand && st.Keystore.New && st.Keystore.Locked && a.mayStart() {
+			return nothingKept{err}
+		}
+		return err
 	}
 	for _, e := range []struct{ flag, kind, want string }{{"--imds", "imds", f.IMDS}, {"--container", "container", f.Container}} {
 		if e.want == "" {
