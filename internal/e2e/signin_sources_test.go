@@ -366,7 +366,7 @@ func TestInstanceAndContainer(t *testing.T) {
 			_ = cmd.Wait()
 		}
 	})
-	for end := time.Now().Add(10 * time.Second); p.run(nil, "status").code != 0 && time.Now().Before(end); {
+	for end := time.Now().Add(10 * time.Second); p.run(nil, "status", "--no-start").code != 0 && time.Now().Before(end); {
 		time.Sleep(50 * time.Millisecond) // it says to nobody that it is ready
 	}
 	p.uses("cont", "deploy")
