@@ -51,7 +51,9 @@ type conn struct {
 	caller    peer.Caller // as found when it was accepted
 	callerErr error       // why it is nobody
 
-	holder       *holder       // whose it is counted as, nil if it is not; guarded by Limits.mu, as are the next two
+	holder       *holder       // whose it is counted as, nil if it is not; guarded by Limits.mu, as is what follows up to newer
+	since        time.Time     // it was admitted
+	looked       bool          // see arriving
 	older, newer *conn         // of that user
 	turn         chan struct{} // the holder's, for handshakes
 	line         chan struct{} // the holder's, for pipelined requests

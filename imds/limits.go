@@ -12,6 +12,7 @@ const (
 	maxConnections = 2048
 	maxLooks       = 64 // connections found busy, before the search is given up
 	maxIdleUsers   = 256
+	arrivingTime   = 20 * time.Millisecond // from being accepted to being called silent
 	pausePipelined = 50 * time.Microsecond // after each request that is answered while more of its connection wait
 	stalledAfter   = 50 * time.Millisecond // an answer fits into what the kernel keeps: who lets that fill up counts as idle
 )
@@ -105,7 +106,7 @@ func (l *Limits) admit(c *conn, now time.Time) bool {
 		} else {
 			l.users[c.caller.UID] = u
 		}
-		c.holder, c.turn, c.line = u, u.turn, u.line
+		c.holder, c.turn, c.line, c.since = u, u.turn, u.line, now
 		u.push(c)
 	}
 	l.mu.Unlock()
@@ -203,6 +204,11 @@ func (l *Limits) silent(u *holder, now time.Time) *conn {
 	busy := 0
 	for range 2 * u.count {
 		c := u.first
+		if c.arriving(now) {
+			u.cut(c)
+			u.push(c)
+			continue
+		}
 		if !c.heard.Swap(false) {
 			if c.waits(now) {
 				return c
@@ -282,6 +288,16 @@ func (u *holder) cut(c *conn) {
 		u.last = c.older
 	}
 	c.older, c.newer = nil, nil
+}
+
+// arriving reports, once for each connection, that it is too new to have said
+// anything: its request may be on its way. Limits.mu is held.
+func (c *conn) arriving(now time.Time) bool {
+	if c.looked || c.spoke.Load() || now.Sub(c.since) >= arrivingTime {
+		return false
+	}
+	c.looked = true
+	return true
 }
 
 // waits reports whether the next move is the client's, or the client makes

@@ -86,6 +86,32 @@ func crowded(t *testing.T, change func(*MetadataConfig), test func(t *testing.T,
 	})
 }
 
+// TestLimitArriving: a connection that was just made is not called silent, as
+// long as there is another.
+func TestLimitArriving(t *testing.T) {
+	t.Parallel()
+	crowded(t, func(*MetadataConfig) {}, func(t *testing.T, l []*arriving, get func(string) string) {
+		var old []*client
+		for range 3 {
+			old = append(old, l[0].from(t, "1"))
+		}
+		time.Sleep(arrivingTime)
+		first := l[0].from(t, "1")
+		for _, c := range old { // all others have said something since they were looked at last
+			if got := c.send(t, "GET", get("1")); got.status != 200 {
+				t.Fatalf("%+v", got)
+			}
+		}
+		second := l[0].from(t, "1")
+		if !open(first) || !open(second) {
+			t.Error("a connection that was just made was closed for the next")
+		}
+		if got := first.send(t, "GET", get("1")); got.status != 200 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
 // TestLimitIdle: who is over the cap loses the connection that has been silent
 // longest, whichever server it is of.
 func TestLimitIdle(t *testing.T) {
@@ -99,6 +125,7 @@ func TestLimitIdle(t *testing.T) {
 				}
 			}
 			for i, want := range []string{"1011", "1010", "0010", "0010"} {
+				time.Sleep(arrivingTime)
 				e := l[i%2].from(t, uid)
 				defer e.Close()
 				got := ""
