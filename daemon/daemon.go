@@ -246,6 +246,7 @@ func newDaemon(opt Options) (_ *daemon, err error) {
 		Confirm:       d.confirm,
 		SigninTimeout: d.conf().SignInTimeout,
 		Announce:      d.announce,
+		Fetched:       d.queue.Cancel,
 		Log:           d.log,
 	})
 	first.commit()

@@ -63,16 +63,9 @@ func sentence(err error, what string) string {
 	return text
 }
 
-// reason is why something else could not be done, for the end of a sentence
-// that says what can't be done now: of "cannot get the key: no keyring
-// answers" the second half.
-func reason(err error) string {
-	text := oneText(err.Error())
-	if _, why, ok := strings.Cut(text, ": "); ok && strings.HasPrefix(text, "cannot ") {
-		return why
-	}
-	return text
-}
+// reason is err's text for the end of a sentence that says what else can't be
+// done.
+func reason(err error) string { return control.Reason(oneText(err.Error())) }
 
 // vaultHint is what opens the vault after err. Where no keyring answers and no
 // key was made yet, a passphrase can take its place: how, depends on who

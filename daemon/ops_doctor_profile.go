@@ -263,7 +263,7 @@ func (x *checkup) everyProfile(ctx context.Context, out *checks) {
 			k := out.add(groupProfile, "profile.session", control.CheckWarning, "the session of %s needs you before %s", s.Profile, stampText(s.EndsAt))
 			k.About, k.Fix = s.Profile, "keyfob login "+s.Profile
 		case s.LastError != "":
-			k := out.add(groupProfile, "profile.credentials", control.CheckFailed, "the last attempt to refresh %s failed: %s", s.Profile, reason(errors.New(s.LastError)))
+			k := out.add(groupProfile, "profile.credentials", control.CheckFailed, "the last attempt to refresh %s failed: %s", s.Profile, control.Reason(oneText(s.LastError)))
 			k.About, k.Fix = s.Profile, "keyfob doctor "+s.Profile
 		}
 		if !s.Certificate.IsZero() {

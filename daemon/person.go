@@ -224,13 +224,10 @@ func (d *daemon) answerQuestion(c *call) (any, error) {
 		err = d.consents.Retry(ctx, it.Key, (*asker)(d))
 	default:
 		// What is in hand may do, and leave the question where it is: then it is
-		// put all the same, and goes if nobody needs it any more.
+		// put all the same.
 		_, err = d.broker.Fresh(ctx, r)
 		if err == nil && d.stillPending(it.ID) {
 			_, err = d.broker.Refresh(ctx, r)
-		}
-		if err == nil && d.stillPending(it.ID) {
-			d.queue.Cancel(it.Key)
 		}
 	}
 	var person *cred.InteractionError

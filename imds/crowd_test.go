@@ -106,31 +106,11 @@ func TestCrowd(t *testing.T) {
 	t.Logf("alone: %s", serveDuring(t, 0, address, tokens, moment))
 
 	for round, kind := range crowd {
-		held := make([]*client, 0, n)
+		var held []*client
+		var failed int
 		began := time.Now()
-		failed := 0
 		served := serveDuring(t, round+1, address, tokens, func() {
-			var wg sync.WaitGroup
-			var mu sync.Mutex // guards held and failed
-			for part := range 8 {
-				wg.Go(func() {
-					for i := part; i < n; i += 8 {
-						c, err := tryFrom(round+1, 1, address)
-						if err == nil {
-							err = kind.do(c, address, tokens[1])
-						}
-						mu.Lock()
-						if c != nil {
-							held = append(held, c)
-						}
-						if err != nil {
-							failed++ // it was closed meanwhile, as it should be
-						}
-						mu.Unlock()
-					}
-				})
-			}
-			wg.Wait()
+			held, failed = gather(round+1, n, address, func(c *client) error { return kind.do(c, address, tokens[1]) })
 		})
 		rss, opened := residentMB(t, server.pid), time.Since(began)
 		then := serveDuring(t, round+1, address, tokens, moment)
@@ -142,6 +122,34 @@ func TestCrowd(t *testing.T) {
 			_ = c.Close()
 		}
 	}
+}
+
+// gather opens n connections of user 1, eight at a time, does something with
+// each, and keeps them open. failed is how many were closed meanwhile, as they
+// should be.
+func gather(round, n int, address string, do func(*client) error) (held []*client, failed int) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex // guards held and failed
+	for part := range 8 {
+		wg.Go(func() {
+			for i := part; i < n; i += 8 {
+				c, err := tryFrom(round, 1, address)
+				if err == nil {
+					err = do(c)
+				}
+				mu.Lock()
+				if c != nil {
+					held = append(held, c)
+				}
+				if err != nil {
+					failed++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return held, failed
 }
 
 // serveDuring asks for credentials as the same and as another user, over

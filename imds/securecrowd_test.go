@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -92,32 +91,14 @@ func TestSecureCrowd(t *testing.T) {
 	moment := func() { time.Sleep(500 * time.Millisecond) }
 	t.Logf("alone: %s", during(0, moment))
 	for round, kind := range secureCrowd {
-		held := make([]*client, 0, n)
-		failed := 0
+		var held []*client
+		var failed int
 		began := time.Now()
 		served := during(round+1, func() {
-			var wg sync.WaitGroup
-			var mu sync.Mutex // guards held and failed
-			for part := range 8 {
-				wg.Go(func() {
-					for i := part; i < n; i += 8 {
-						c, err := tryFrom(round+1, 1, address)
-						if err == nil {
-							_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-							err = kind.do(c, hello, cfg)
-						}
-						mu.Lock()
-						if c != nil {
-							held = append(held, c)
-						}
-						if err != nil {
-							failed++ // it was closed meanwhile, as it should be
-						}
-						mu.Unlock()
-					}
-				})
-			}
-			wg.Wait()
+			held, failed = gather(round+1, n, address, func(c *client) error {
+				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+				return kind.do(c, hello, cfg)
+			})
 		})
 		rss, opened := residentMB(t, server.pid), time.Since(began)
 		t.Logf("%s: %d connections in %v (%d were closed at once); meanwhile %s; %d MB resident, %d before", kind.name, len(held), opened.Round(time.Millisecond), failed, served, rss, before)

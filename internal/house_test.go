@@ -19,7 +19,7 @@ import (
 
 // allowed says which packages of ours each package may import. A package of
 // internal/source is looked up as "internal/source". logging and settings
-// may be imported where they are named; logging and atomicfile by all.
+// may be imported where they are named; logging, atomicfile and prefetch by all.
 var allowed = map[string][]string{
 	"profiles":            {},
 	"internal/peer":       {},
@@ -32,6 +32,7 @@ var allowed = map[string][]string{
 	"internal/cred":       {"internal/peer"},
 
 	"internal/fakeaws/fakeawstest": {"internal/fakeaws"},
+	"internal/prefetch":            {},
 	"internal/winacl":              {},
 	"keystore":                     {"internal/cred", "keystore/internal/wire", "internal/winacl"},
 	"keystore/internal/wire":       {},
@@ -120,7 +121,7 @@ func TestImportsGoOneWay(t *testing.T) {
 			}
 			for _, imp := range p.Imports {
 				target, isOurs := ours(imp)
-				if !isOurs || target == "internal/logging" || target == "internal/atomicfile" {
+				if !isOurs || target == "internal/logging" || target == "internal/atomicfile" || target == "internal/prefetch" {
 					continue
 				}
 				if !slices.Contains(may, room(target)) {

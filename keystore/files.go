@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"keyfob/internal/atomicfile"
 )
 
 const (
@@ -97,51 +99,14 @@ func readFile(path string, max int) ([]byte, error) {
 
 // writeFile replaces dir/name by a file of mode 0600, atomically and
 // durably.
-func writeFile(dir, name string, data []byte) (err error) {
-	f, err := os.CreateTemp(dir, tempPrefix+"*") // made with mode 0600
-	if err != nil {
-		return err
-	}
-	temp := f.Name()
-	defer func() {
-		if err != nil {
-			_ = f.Close() // a second Close is harmless
-			_ = os.Remove(temp)
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := renameRetrying(temp, filepath.Join(dir, name)); err != nil {
-		return err
-	}
-	return syncDir(dir)
+func writeFile(dir, name string, data []byte) error {
+	return atomicfile.Write(filepath.Join(dir, name), data, atomicfile.Options{Prefix: tempPrefix})
 }
 
-// retrying repeats op while the system says that another process uses the
-// file, which only Windows does, for at most a second.
-func retrying(op func() error) error {
-	for end := time.Now().Add(time.Second); ; time.Sleep(2 * time.Millisecond) {
-		err := op()
-		if err == nil || !busy(err) || time.Now().After(end) {
-			return err
-		}
-	}
-}
-
+// openRetrying is os.Open that waits, on Windows, while a file is replaced.
 func openRetrying(path string) (f *os.File, err error) {
-	err = retrying(func() error { f, err = os.Open(path); return err })
+	err = atomicfile.Retry(func() error { f, err = os.Open(path); return err })
 	return f, err
-}
-
-func renameRetrying(from, to string) error {
-	return retrying(func() error { return os.Rename(from, to) })
 }
 
 // corruptOf returns the file name of the record that was set aside in a
@@ -168,9 +133,9 @@ func setAside(dir, file string, now time.Time) (string, error) {
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}
-		if err := renameRetrying(filepath.Join(dir, file), filepath.Join(dir, to)); err != nil {
+		if err := atomicfile.Rename(filepath.Join(dir, file), filepath.Join(dir, to)); err != nil {
 			return "", err
 		}
-		return to, syncDir(dir)
+		return to, atomicfile.SyncDir(dir)
 	}
 }

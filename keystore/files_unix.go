@@ -30,16 +30,3 @@ func checkDir(dir string) error {
 	}
 	return nil
 }
-
-// syncDir makes a rename in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = d.Close() }()
-	return d.Sync()
-}
-
-// busy: nothing is ever in use in a way that keeps it from being renamed.
-func busy(error) bool { return false }

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 
-	"golang.org/x/sys/windows"
-
 	"keyfob/internal/cred"
 	"keyfob/internal/winacl"
 )
@@ -28,14 +26,4 @@ func checkDir(dir string) error {
 		return fmt.Errorf("cannot use the vault: %w", err)
 	}
 	return nil
-}
-
-// syncDir does nothing: NTFS journals renames, and directories can't be
-// flushed.
-func syncDir(string) error { return nil }
-
-// busy reports whether another process has the file open just now.
-func busy(err error) bool {
-	return errors.Is(err, windows.ERROR_SHARING_VIOLATION) || errors.Is(err, windows.ERROR_ACCESS_DENIED) ||
-		errors.Is(err, windows.ERROR_LOCK_VIOLATION)
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"keyfob/internal/prefetch"
 	"keyfob/keystore/internal/wire"
 )
 
@@ -28,7 +29,7 @@ func exchange(ctx context.Context, cmd *exec.Cmd, req *wire.Request) (*wire.Resp
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	dieWithParent(cmd.SysProcAttr)
 
-	readStart(cmd.Path)
+	prefetch.Program(cmd.Path)
 	// The death signal comes when the thread that started the child ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -60,25 +61,6 @@ func exchange(ctx context.Context, cmd *exec.Cmd, req *wire.Request) (*wire.Resp
 		return nil, fmt.Errorf("it ended without an answer: %w", err)
 	}
 	return resp, err
-}
-
-// readStart reads the first bytes of a program, for nothing else than that
-// they are at hand. Until the child's execve has passed, Start holds the
-// thread and the right to run Go code: with one processor for Go, nobody is
-// answered while a cold disk or a slow network brings the program. From an
-// ordinary call that right is taken back. A pipe or a device is not opened:
-// that may block, or do something.
-func readStart(program string) {
-	st, err := os.Stat(program)
-	if err != nil || !st.Mode().IsRegular() {
-		return
-	}
-	f, err := os.Open(program)
-	if err != nil {
-		return
-	}
-	_, _ = f.Read(make([]byte, 4096))
-	_ = f.Close()
 }
 
 // socketPair returns both ends of a stream, ours non-blocking, so that it

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"keyfob/internal/atomicfile"
 	"keyfob/internal/cred"
 )
 
@@ -172,7 +173,7 @@ func (v *Vault) Delete(ctx context.Context, name string) error {
 	doomed := slices.DeleteFunc(corrupt, func(f string) bool { r, _ := corruptOf(f); return r != file })
 	removed := false
 	for _, f := range append([]string{file}, doomed...) {
-		switch err := retrying(func() error { return os.Remove(filepath.Join(v.dir, f)) }); {
+		switch err := atomicfile.Retry(func() error { return os.Remove(filepath.Join(v.dir, f)) }); {
 		case err == nil:
 			removed = true
 		case !errors.Is(err, fs.ErrNotExist):
@@ -185,7 +186,7 @@ func (v *Vault) Delete(ctx context.Context, name string) error {
 	if !removed {
 		return notFound(name)
 	}
-	if err := syncDir(v.dir); err != nil {
+	if err := atomicfile.SyncDir(v.dir); err != nil {
 		return fmt.Errorf("cannot delete record %s: %w", printable(name), err)
 	}
 	return nil

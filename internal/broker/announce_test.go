@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -262,6 +263,21 @@ func TestFreshTogether(t *testing.T) {
 					t.Error(err)
 				}
 			}
+		}
+	})
+}
+
+// Each link that got credentials is told of, and none that did not.
+func TestFetched(t *testing.T) {
+	bubble(t, dev(), func(t *testing.T, r *rig) {
+		r.must("dev")
+		r.must("dev")
+		keys, _, err := r.b.Chain(cred.Request{Caller: self, Profile: "dev"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.fetched; len(got) == 0 || !slices.Contains(got, keys[len(keys)-1]) || len(got) > len(keys) {
+			t.Errorf("told of %v, the links are %v", got, keys)
 		}
 	})
 }

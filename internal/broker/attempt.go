@@ -72,6 +72,9 @@ func (l *link) attempt(ctx context.Context, f *flight) (*cred.Snapshot, error) {
 	l.log().WithFields(logrus.Fields{
 		"access_key_id": c.AccessKeyID, "expires": p.snap.Expires,
 	}).Info("session fetched")
+	if l.b.cfg.Fetched != nil {
+		l.b.cfg.Fetched(l.key)
+	}
 	l.save(ctx, f, p)
 	return p.snap, nil
 }

@@ -68,6 +68,9 @@ type Config struct {
 	// renew, each once; nil: nobody is told. It is called on a goroutine of
 	// its own, which Run joins: it must end within seconds.
 	Announce func(Announcement)
+	// Fetched is told of each link that got credentials: a question about it
+	// that still waits is nobody's any more. Nil for nobody; it must not block.
+	Fetched func(cred.LinkKey)
 }
 
 // Broker hands out credentials. Its methods are safe for concurrent use.

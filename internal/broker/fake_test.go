@@ -434,6 +434,7 @@ type rig struct {
 	stop    func()
 	onLog   func(line string) // called by who logs, one at a time
 	told    []Announcement    // guarded by logMu
+	fetched []cred.LinkKey    // guarded by logMu
 }
 
 func (r *rig) Write(p []byte) (int, error) {
@@ -481,6 +482,11 @@ func (r *rig) start(s Resolver) {
 			r.logMu.Lock()
 			defer r.logMu.Unlock()
 			r.told = append(r.told, a)
+		},
+		Fetched: func(key cred.LinkKey) {
+			r.logMu.Lock()
+			defer r.logMu.Unlock()
+			r.fetched = append(r.fetched, key)
 		}})
 	r.b.SetProfiles(s)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -241,10 +241,15 @@ func makePrivateFiles(parent, settings string) (*privateFiles, error) {
 
 const lockName = "lock"
 
-func (f *privateFiles) remove() {
-	_ = os.RemoveAll(f.dir)
-	_ = f.lock.Close()
-	_ = os.RemoveAll(f.dir) // Windows keeps a directory with an open file
+func (f *privateFiles) remove() { discard(f.dir, f.lock) }
+
+// discard removes a directory whose lock is held: before it is let go, so that
+// nobody else does, and after, because Windows keeps a directory with an open
+// file.
+func discard(dir string, lock *flock.Flock) {
+	_ = os.RemoveAll(dir)
+	_ = lock.Close()
+	_ = os.RemoveAll(dir)
 }
 
 // sweep removes directories whose keyfob has gone: whose lock is free. The
@@ -265,11 +270,8 @@ func sweep(parent string) {
 			continue
 		}
 		lock := flock.New(path, flock.SetPermissions(0o600))
-		ok, err := lock.TryLock()
-		if ended := err == nil && ok; ended {
-			_ = os.RemoveAll(dir)
-			_ = lock.Close()
-			_ = os.RemoveAll(dir) // as in remove
+		if ok, err := lock.TryLock(); err == nil && ok {
+			discard(dir, lock)
 			continue
 		}
 		_ = lock.Close()

@@ -65,15 +65,6 @@ func (a *app) fail(what string, err error) int {
 	return code
 }
 
-// reason is an error's text without what could not be done, for a sentence
-// that says what else can't: "cannot get the key: no keyring answers".
-func reason(text string) string {
-	if _, why, ok := strings.Cut(text, ": "); ok && strings.HasPrefix(text, "cannot ") {
-		return why
-	}
-	return text
-}
-
 // notice is for what is worth knowing and no failure: --quiet leaves it out.
 func (a *app) notice(text string) {
 	if !a.opts.quiet {

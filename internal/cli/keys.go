@@ -98,7 +98,7 @@ func (a *app) takesKeys(name string) error {
 			if k.New && k.Backend == backendPassphrase {
 				return person("cannot add the keys: the vault has no passphrase yet", "keyfob unlock")
 			} else if k.Error != "" {
-				why += ": " + reason(k.Error)
+				why += ": " + control.Reason(k.Error)
 			}
 			return person("cannot add the keys: "+why, lockedHint(k))
 		}

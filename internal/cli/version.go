@@ -124,11 +124,7 @@ func (v *versionInfo) rows(socket string) [][]string {
 	add("platform", v.Platform)
 	add("cgo", map[bool]string{true: "yes", false: "no"}[v.CGO])
 	add("keystores", strings.Join(v.Keystores, ", "))
-	for _, name := range []string{"keychain"} {
-		if why := v.Missing[name]; why != "" {
-			add("no "+name, why)
-		}
-	}
+	add("no keychain", v.Missing["keychain"])
 	add("protocol", fmt.Sprint(v.Protocol))
 	daemon := "not running"
 	if d := v.Daemon; d != nil {

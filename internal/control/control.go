@@ -112,6 +112,16 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
+// Reason is an error's text without what could not be done, for a sentence
+// that says what else can't: of "cannot get the key: no keyring answers" the
+// second half.
+func Reason(text string) string {
+	if _, why, ok := strings.Cut(text, ": "); ok && strings.HasPrefix(text, "cannot ") {
+		return why
+	}
+	return text
+}
+
 // The methods, each with its Params and Result type.
 const (
 	MethodCredentials = "credentials"  // CredentialsParams -> CredentialsResult

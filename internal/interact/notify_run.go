@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"runtime"
 	"strings"
 	"time"
+
+	"keyfob/internal/prefetch"
 )
 
 // signinNobody is the exit code of keyfob-signin that says that nobody is
@@ -50,7 +51,7 @@ func runSignin(ctx context.Context, program string, env []string, request []byte
 		return nil, nil, err
 	}
 	ownGroup(cmd)
-	readStart(cmd.Path)
+	prefetch.Program(cmd.Path)
 	// The death signal comes when the thread that started it ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -87,25 +88,6 @@ func runSignin(ctx context.Context, program string, env []string, request []byte
 		err = readErr
 	}
 	return out, said.b.Bytes(), err
-}
-
-// readStart reads the first bytes of a program, for nothing else than that
-// they are at hand. Until the child's execve has passed, Start holds the
-// thread and the right to run Go code: with one processor for Go, nobody is
-// answered while a cold disk or a slow network brings the program. From an
-// ordinary call that right is taken back. A pipe or a device is not opened:
-// that may block, or do something.
-func readStart(program string) {
-	st, err := os.Stat(program)
-	if err != nil || !st.Mode().IsRegular() {
-		return
-	}
-	f, err := os.Open(program)
-	if err != nil {
-		return
-	}
-	_, _ = f.Read(make([]byte, 4096))
-	_ = f.Close()
 }
 
 // firstBytes keeps the first bytes that are written to it.

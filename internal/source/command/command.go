@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"keyfob/internal/cred"
+	"keyfob/internal/prefetch"
 )
 
 // Limits where Config and Program name none.
@@ -230,7 +231,7 @@ func (r *Runner) run(ctx context.Context, cmd *exec.Cmd) (result, error) {
 	defer func() { _ = errR.Close() }()
 	cmd.Stdout, cmd.Stderr = outW, errW // standard input is the null device
 
-	readStart(cmd.Path)
+	prefetch.Program(cmd.Path)
 	// The death signal comes when the thread that started it ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -348,23 +349,4 @@ func unstarted(p Program, err error) error {
 	}
 	e.text = p.Name + " cannot be started: " + err.Error()
 	return e
-}
-
-// readStart reads the first bytes of a program, for nothing else than that
-// they are at hand. Until the child's execve has passed, Start holds the
-// thread and the right to run Go code: with one processor for Go, nobody is
-// answered while a cold disk or a slow network brings the program. From an
-// ordinary call that right is taken back. A pipe or a device is not opened:
-// that may block, or do something.
-func readStart(program string) {
-	st, err := os.Stat(program)
-	if err != nil || !st.Mode().IsRegular() {
-		return
-	}
-	f, err := os.Open(program)
-	if err != nil {
-		return
-	}
-	_, _ = f.Read(make([]byte, 4096))
-	_ = f.Close()
 }

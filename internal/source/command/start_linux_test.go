@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"keyfob/internal/prefetch"
 )
 
 // A program that the kernel refuses at once is read all the same: by us, and
@@ -33,6 +35,6 @@ func TestAProgramIsReadBeforeItIsStarted(t *testing.T) {
 	if n, err := unix.Read(fd, make([]byte, 4096)); err != nil || n <= 0 {
 		t.Errorf("nobody has read it: %v", err)
 	}
-	readStart(pipe)
-	readStart(filepath.Join(dir, "none"))
+	prefetch.Program(pipe)
+	prefetch.Program(filepath.Join(dir, "none"))
 }
